@@ -1,0 +1,1 @@
+"""Annotated nuclei: data sets, splits, augmentation, sampling."""

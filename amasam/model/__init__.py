@@ -1,0 +1,1 @@
+"""nn.Modules of AMA-SAM."""

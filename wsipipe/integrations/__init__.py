@@ -1,0 +1,1 @@
+"""Fits with other tools; each file is imported only when asked for."""
