@@ -1,18 +1,19 @@
 """Every error that wsipipe raises on purpose, each one line: expected, got, where, what to do.
 
-    WsipipeError
-    ├── UsageError        (ValueError)         the command line or a config file asks for something impossible
-    ├── SlideError        (ValueError)         this slide cannot be processed
-    │   ├── SlideOpenError    (OSError)        it cannot be opened
-    │   ├── SlideReadError    (OSError)        it opened, but pixels cannot be read
-    │   └── ScaleError                         its mpp is missing, implausible or contradictory
-    ├── ModelError        (RuntimeError)       a model cannot be loaded, or returned something unusable
-    │   └── CheckpointError                    a weights file is missing, corrupt or of another kind
-    ├── OutputError       (OSError)            the output folder cannot be used
-    │   ├── LockedError                        another run is writing there
-    │   └── RunKeyError                        it holds results of other parameters
-    ├── VerifyError       (ValueError)         a finished folder breaks its promises
-    └── MissingExtraError (ImportError)        an optional package is needed
+WsipipeError
+├── UsageError        (ValueError)         the command line or a config file asks for something impossible
+├── SlideError        (ValueError)         this slide cannot be processed
+│   ├── SlideOpenError    (OSError)        it cannot be opened
+│   ├── SlideReadError    (OSError)        it opened, but pixels cannot be read
+│   └── ScaleError                         its mpp is missing, implausible or contradictory
+├── ModelError        (RuntimeError)       a model cannot be loaded, or returned something unusable
+│   └── CheckpointError                    a weights file is missing, corrupt or of another kind
+├── OutputError       (OSError)            the output folder cannot be used
+│   ├── BlockFileError                     an intermediate file is missing or damaged; the block is redone
+│   ├── LockedError                        another run is writing there
+│   └── RunKeyError                        it holds results of other parameters
+├── VerifyError       (ValueError)         a finished folder breaks its promises
+└── MissingExtraError (ImportError)        an optional package is needed
 """
 
 
@@ -50,6 +51,10 @@ class CheckpointError(ModelError):
 
 class OutputError(WsipipeError, OSError):
     """The output folder cannot be used."""
+
+
+class BlockFileError(OutputError):
+    """An intermediate file is missing or damaged; the block must be extracted again."""
 
 
 class LockedError(OutputError):
