@@ -106,7 +106,8 @@ class AmaSam(nn.Module):
         Args:
             images: (B, 3, H, W) RGB 0..255, float or uint8; H and W multiples of 16.
             is_primary: bool (B,); turns the domain discriminator on. Training only.
-            prompt: (B, 1, H/4, W/4) mask prompt in place of SPGen's, in the values that `config.prompt_value` says.
+            prompt: (B, 1, H/4, W/4) mask prompt in place of SPGen's, in the values that `config.prompt_value` says;
+                NaN stands for SPGen's.
             points: (B, N, 2) px (x, y) and (B, N) labels 1, 0, or -1 for padding.
             use_prompt: bool (B,); where False, SAM's "no mask" embedding takes the mask prompt's place.
             options: rarely used switches.
@@ -117,8 +118,8 @@ class AmaSam(nn.Module):
         encoded: Encoded = self.image_encoder(self._normalise(images), self.config.tap)
         domain = None if is_primary is None else self.alignment(encoded.taps, is_primary, options.strength)
         coarse = self.spgen(encoded.features)
-        if prompt is None:
-            prompt = mask_prompt(coarse, self.config.prompt_value, self.config.prompt_threshold)
+        own = mask_prompt(coarse, self.config.prompt_value, self.config.prompt_threshold)
+        prompt = own if prompt is None else torch.where(prompt.isnan(), own, prompt.to(own.dtype))
         if options.ablation.zero_prompt:
             prompt = torch.zeros_like(prompt)
         offset = options.position_offset
