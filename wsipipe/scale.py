@@ -63,12 +63,12 @@ def objective_power(properties: Mapping[str, str]) -> float | None:
 
 
 def check_scale(
-    slide_mpp: float, model_mpp: float, *, allow_upsampling: bool = False, path: Path | None = None
+    l0_mpp: tuple[float, float], model_mpp: float, *, allow_upsampling: bool = False, path: Path | None = None
 ) -> None:
     """Refuse a slide that is much coarser than the model was trained for.
 
     Args:
-        slide_mpp: micrometres per level-0 px.
+        l0_mpp: the slide's (x, y) micrometres per level-0 px.
         model_mpp: what the model wants.
         allow_upsampling: let it pass.
         path: named in the error.
@@ -76,10 +76,11 @@ def check_scale(
     Raises:
         ScaleError: the slide is coarser by more than MAX_UPSAMPLING.
     """
-    if allow_upsampling or slide_mpp <= MAX_UPSAMPLING * model_mpp:
+    mpp = math.sqrt(l0_mpp[0] * l0_mpp[1])
+    if allow_upsampling or mpp <= MAX_UPSAMPLING * model_mpp:
         return
     raise ScaleError(
-        f"slide has {slide_mpp:g} mpp, {slide_mpp / model_mpp:.1f} times coarser than the model's {model_mpp:g}"
+        f"slide has {mpp:g} mpp, {mpp / model_mpp:.1f} times coarser than the model's {model_mpp:g}"
         f" (limit {MAX_UPSAMPLING:g}); use a model for coarser slides, or pass --allow-upsampling"
         + (f": {path}" if path else "")
     )
