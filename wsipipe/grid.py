@@ -137,6 +137,17 @@ class TileGrid:
         """The full grid as a box."""
         return Box(0, 0, self.width, self.height)
 
+    def block_indices(self, window: Box) -> Iterator[int]:
+        """Return the indices of the blocks whose core meets a window, tissue or not, in raster order."""
+        size = self.block_tiles * self.core
+        inside = window.intersect(self.whole)
+        if inside.is_empty:
+            return
+        per_row = -(-self.cols // self.block_tiles)
+        for row in range(inside.y0 // size, -(-inside.y1 // size)):
+            for col in range(inside.x0 // size, -(-inside.x1 // size)):
+                yield row * per_row + col
+
     def tile(self, row: int, col: int) -> Tile:
         """Return the tile at grid position (row, col)."""
         x, y = col * self.core, row * self.core

@@ -57,4 +57,4 @@ class BlockNuclei:
 
     def __len__(self) -> int:
         """Return the number of nuclei."""
-        return self.table.num_rows
+        return int(self.table.num_rows)

@@ -1,0 +1,6 @@
+"""`python -m wsipipe`."""
+
+from wsipipe.cli.main import main
+
+if __name__ == "__main__":
+    main()

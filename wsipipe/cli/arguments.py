@@ -1,0 +1,61 @@
+"""Options that several commands share, and the config file that may hold them."""
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any
+
+import click
+import typer
+
+from wsipipe.errors import UsageError
+
+SLIDES_HELP = (
+    "Slides: files, quoted globs, folders, or a CSV with columns path[,mpp][,id]. "
+    "Everything that OpenSlide reads: svs, tiff, ndpi, mrxs, scn, bif, dcm, czi ..."
+)
+
+
+def read_config(ctx: typer.Context, path: Path | None) -> Path | None:
+    """Take option values from a TOML file; what the command line names wins.
+
+    Raises:
+        UsageError: the file cannot be read, or holds a key that is no option of this command.
+    """
+    if path is None:
+        return None
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UsageError(f"--config must be a readable TOML file ({error}): {path}") from error
+    ctx.default_map = {**(ctx.default_map or {}), **_checked(ctx.command, values, path)}
+    return path
+
+
+def _checked(command: click.Command, values: dict[str, Any], path: Path) -> dict[str, Any]:
+    known = {p.name for p in command.params} - {"config"}
+    named = {key.replace("-", "_"): value for key, value in values.items()}
+    unknown = sorted(named.keys() - known)
+    if unknown:
+        options = ", ".join(sorted(name.replace("_", "-") for name in known if name))
+        raise UsageError(f"--config has unknown keys {', '.join(unknown)}; known are {options}: {path}")
+    return named
+
+
+Slides = Annotated[list[str], typer.Argument(help=SLIDES_HELP, metavar="SLIDE...", show_default=False)]
+Config = Annotated[
+    Path | None,
+    typer.Option("--config", help="TOML file with any of these options.", callback=read_config, is_eager=True),
+]
+Out = Annotated[Path, typer.Option("-o", "--out", help="Output folder: one folder per slide, and the cohort's tables.")]
+Model = Annotated[str, typer.Option("--model", help="A name from `wsipipe models`, or a weights file.")]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda[:N].")]
+Mpp = Annotated[
+    float | None,
+    typer.Option("--mpp", help="Micrometres per pixel of level 0, for slides without it or with a wrong one.", min=0.0),
+]
+Tissue = Annotated[str, typer.Option("--tissue", help="auto, none (everything), MASK.png or ROI.geojson from QuPath.")]
+AllowUpsampling = Annotated[
+    bool, typer.Option("--allow-upsampling", help="Accept slides more than 2.5 times coarser than the model.")
+]
+Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Details and tracebacks on stderr.")]
+Json = Annotated[bool, typer.Option("--json", help="Machine-readable JSON lines on stdout.")]

@@ -1,0 +1,70 @@
+"""`wsipipe plan`: what a run would do, without doing it."""
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+import orjson
+import typer
+
+from wsipipe.cli.arguments import AllowUpsampling, Config, Device, Json, Model, Mpp, Slides, Tissue, Verbose
+from wsipipe.options import DEFAULT_MODEL, RunOptions, resolve_device
+
+if TYPE_CHECKING:
+    from wsipipe.forecast import Forecast
+
+
+def plan(
+    slides: Slides,
+    model: Model = DEFAULT_MODEL,
+    device: Device = "auto",
+    mpp: Mpp = None,
+    tissue: Tissue = "auto",
+    allow_upsampling: AllowUpsampling = False,
+    json: Json = False,
+    config: Config = None,
+    verbose: Verbose = False,
+) -> None:
+    """Look at every slide and say what a run would take; nothing is written.
+
+    Per slide: readable or not, format, mpp and where it came from, tissue, tiles, expected time, memory and disk.
+    Exit code 1 if any slide would fail.
+
+    Example: wsipipe plan slides/*.svs
+    """
+    from wsipipe.forecast import forecast_slides
+    from wsipipe.segmenter import load_segmenter
+    from wsipipe.slidelist import list_slides
+
+    options = RunOptions(model=model, device=resolve_device(device), tissue=tissue, allow_upsampling=allow_upsampling)
+    segmenter = load_segmenter(options.model, device=options.device)
+    found = forecast_slides(list_slides(slides, mpp=mpp), segmenter, options)
+    for slide in found:
+        typer.echo(orjson.dumps(dataclasses.asdict(slide)).decode() if json else _line(slide))
+    if not json:
+        typer.echo(_total(found, segmenter.name, options.device))
+    raise typer.Exit(1 if any(slide.problem for slide in found) else 0)
+
+
+def _line(slide: "Forecast") -> str:
+    from wsipipe.cli.progress import duration
+
+    if slide.problem:
+        return f"FAILS {slide.path}: {slide.problem}"
+    return (
+        f"ok {slide.path}: {slide.vendor}, {slide.width} x {slide.height} px, "
+        f"mpp {slide.mpp:.4g} ({slide.mpp_source}), "
+        f"tissue {slide.tissue_mm2:.2f} mm2, {slide.tiles} tiles, about {duration(slide.seconds)}, "
+        f"{slide.memory / 2**30:.1f} GiB memory, {slide.disk / 2**20:.0f} MiB disk"
+    )
+
+
+def _total(found: "list[Forecast]", model: str, device: str) -> str:
+    from wsipipe.cli.progress import duration
+
+    fails = sum(bool(slide.problem) for slide in found)
+    return (
+        f"total: {len(found) - fails} slides can run, {fails} would fail; model {model} on {device}, "
+        f"{sum(slide.tiles for slide in found)} tiles, about {duration(sum(slide.seconds for slide in found))}, "
+        f"{max((slide.memory for slide in found), default=0) / 2**30:.1f} GiB memory, "
+        f"{sum(slide.disk for slide in found) / 2**20:.0f} MiB disk"
+    )

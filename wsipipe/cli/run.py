@@ -1,0 +1,87 @@
+"""`wsipipe run`: the main job."""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from wsipipe.cli.arguments import AllowUpsampling, Config, Device, Json, Model, Mpp, Out, Slides, Tissue, Verbose
+from wsipipe.errors import UsageError
+from wsipipe.options import (
+    DEFAULT_MODEL,
+    DEFAULT_OUT,
+    GeoJsonDetail,
+    RunOptions,
+    StainChoice,
+    parse_memory,
+    resolve_device,
+)
+
+
+def run(
+    slides: Slides,
+    out: Out = DEFAULT_OUT,
+    model: Model = DEFAULT_MODEL,
+    device: Device = "auto",
+    mpp: Mpp = None,
+    tissue: Tissue = "auto",
+    batch_size: Annotated[str, typer.Option("--batch-size", help="Tiles per model call: auto or a number.")] = "auto",
+    memory: Annotated[str | None, typer.Option("--memory", help="Memory that the run may use, e.g. 16GB.")] = None,
+    workers: Annotated[
+        int | None, typer.Option("--workers", help="Threads for the CPU stages; 0 = one after another.", min=0)
+    ] = None,
+    geojson_detail: Annotated[
+        GeoJsonDetail,
+        typer.Option("--geojson-detail", help="shape: six shape measurements; full: all; none: no GeoJSON."),
+    ] = "shape",
+    stain: Annotated[
+        StainChoice, typer.Option("--stain", help="Stain vectors: QuPath's H&E defaults, or estimated per slide.")
+    ] = "qupath",
+    allow_upsampling: AllowUpsampling = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace earlier results of these slides.")] = False,
+    fail_fast: Annotated[bool, typer.Option("--fail-fast", help="Stop at the first slide that fails.")] = False,
+    json: Json = False,
+    config: Config = None,
+    verbose: Verbose = False,
+) -> None:
+    """Find every nucleus of every slide.
+
+    Example: wsipipe run slides/*.svs -o results
+
+    Each slide becomes a folder with nuclei.geojson.gz (drag it into QuPath), nuclei.parquet, labels.ome.zarr,
+    overview.png and run.json. A run that was stopped is continued by the same command. Exit code 0: all slides done;
+    1: some failed (listed in failed.csv); 2: wrong usage.
+    """
+    from wsipipe.cli.progress import open_sink
+    from wsipipe.runner import run_slides
+    from wsipipe.slidelist import list_slides
+
+    options = RunOptions(
+        out=out,
+        model=model,
+        device=resolve_device(device),
+        tissue=tissue,
+        batch_size=_parse_batch(batch_size),
+        memory=parse_memory(memory) if memory else None,
+        workers=workers,
+        geojson_detail=geojson_detail,
+        stain=stain,
+        allow_upsampling=allow_upsampling,
+        overwrite=overwrite,
+        fail_fast=fail_fast,
+        command=tuple(sys.argv),
+    )
+    sink = open_sink(json=json)
+    try:
+        summary = run_slides(list_slides(slides, mpp=mpp), options, sink)
+    finally:
+        sink.close()
+    raise typer.Exit(summary.exit_code)
+
+
+def _parse_batch(text: str) -> int | None:
+    if text == "auto":
+        return None
+    if not text.isdigit():
+        raise UsageError(f"--batch-size must be auto or a number >= 1, got {text!r}")
+    return int(text)

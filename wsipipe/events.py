@@ -1,0 +1,82 @@
+"""What a run tells while it goes on; the CLI turns it into bars, lines or JSON."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class RunStarted:
+    """A run begins with this many slides."""
+
+    slides: int
+    model: str
+    device: str
+    out: Path
+
+
+@dataclass(frozen=True, slots=True)
+class SlidePlanned:
+    """A slide was opened and its work is known. done_tiles: found finished from an earlier run."""
+
+    slide: str
+    path: Path
+    mpp: float
+    mpp_source: str
+    tissue_mm2: float
+    tiles: int
+    done_tiles: int
+    blocks: int
+
+
+@dataclass(frozen=True, slots=True)
+class TilesDone:
+    """More tiles of a slide went through the model."""
+
+    slide: str
+    tiles: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
+class StageStarted:
+    """A slide entered a stage after inference: extract, write."""
+
+    slide: str
+    stage: str
+
+
+@dataclass(frozen=True, slots=True)
+class SlideDone:
+    """A slide is finished; skipped: it was finished already by an earlier run."""
+
+    slide: str
+    folder: Path
+    nuclei: int
+    seconds: float
+    skipped: bool
+    flags: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SlideFailed:
+    """A slide could not be done; reason is one line with the remedy."""
+
+    slide: str
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunDone:
+    """The run is over."""
+
+    done: int
+    failed: int
+    nuclei: int
+    seconds: float
+    out: Path
+
+
+Event = RunStarted | SlidePlanned | TilesDone | StageStarted | SlideDone | SlideFailed | RunDone
+Sink = Callable[[Event], None]

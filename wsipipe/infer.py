@@ -1,0 +1,222 @@
+"""Tiles in, stitched maps out: reading, model and writing overlap; the model never waits if the host can keep up."""
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsipipe.errors import ModelError
+from wsipipe.grid import Block, Tile
+from wsipipe.maps import MapStore
+from wsipipe.segmenter import Segmenter
+
+logger = logging.getLogger(__name__)
+
+ReadTile = Callable[[Tile], NDArray[np.uint8]]
+PROBED_BATCHES = (1, 2, 4, 8, 16, 32)
+PROBE_GAIN = 1.05  # a larger batch must be this much faster per tile, else the smaller one leaves memory free
+
+
+@dataclass(frozen=True, slots=True)
+class BlockStats:
+    """What one block's inference took.
+
+    Attributes:
+        tiles: tiles inferred.
+        batch_size: batch that the block ended with, after any halving.
+        wait_s: seconds the model waited for tiles.
+        model_s: seconds inside the model.
+    """
+
+    tiles: int
+    batch_size: int
+    wait_s: float
+    model_s: float
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a model failed because its device is out of memory (torch.OutOfMemoryError, older CUDA errors)."""
+    return type(error).__name__ == "OutOfMemoryError" or "out of memory" in str(error).lower()
+
+
+class Inference:
+    """A segmenter with its reader and writer threads; one per device. Use as a context manager.
+
+    Args:
+        segmenter: the loaded model.
+        batch_size: tiles per call; halves for good when the device runs out of memory.
+        readers: threads that read tiles ahead.
+    """
+
+    def __init__(self, segmenter: Segmenter, *, batch_size: int, readers: int = 2) -> None:
+        """Start the threads."""
+        if batch_size < 1 or readers < 1:
+            raise ValueError(f"batch_size and readers must be >= 1, got {batch_size} and {readers}")
+        self.segmenter = segmenter
+        self.batch_size = batch_size
+        self._ahead = 2 * batch_size + readers
+        self._readers = ThreadPoolExecutor(readers, thread_name_prefix="read")
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="write")
+
+    def __enter__(self) -> "Inference":
+        """Return itself."""
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        """Stop the threads; what waits is dropped."""
+        self._readers.shutdown(cancel_futures=True)
+        self._writer.shutdown(cancel_futures=False)
+
+    def run(self, blocks: Iterable[Block], read_tile: ReadTile, store: MapStore) -> Iterator[tuple[Block, BlockStats]]:
+        """Infer blocks in order and yield each once all its cores are in the store.
+
+        Batches never span blocks, so a block's maps do not depend on what ran before it. The tiles of the next block
+        are read while this one is inferred.
+
+        Raises:
+            ModelError: the model failed or returned something else than maps; names the block and its tiles.
+        """
+        tiles = ((block, tile) for block in blocks for tile in block.tiles)
+        ahead: deque[tuple[Block, Tile, Future[NDArray[np.uint8]]]] = deque()
+        finishing: tuple[Block, BlockStats, list[Future[None]]] | None = None
+        try:
+            while self._fill(ahead, tiles, read_tile):
+                block = ahead[0][0]
+                stats, writes = self._infer_block(block, ahead, tiles, read_tile, store)
+                if finishing:
+                    yield _await_writes(*finishing)
+                finishing = (block, stats, writes)
+            if finishing:
+                yield _await_writes(*finishing)
+        finally:
+            for _, _, future in ahead:
+                future.cancel()
+
+    def _fill(
+        self,
+        ahead: deque[tuple[Block, Tile, Future[NDArray[np.uint8]]]],
+        tiles: Iterator[tuple[Block, Tile]],
+        read_tile: ReadTile,
+    ) -> bool:
+        while len(ahead) < self._ahead:
+            following = next(tiles, None)
+            if following is None:
+                break
+            block, tile = following
+            ahead.append((block, tile, self._readers.submit(read_tile, tile)))
+        return bool(ahead)
+
+    def _infer_block(
+        self,
+        block: Block,
+        ahead: deque[tuple[Block, Tile, Future[NDArray[np.uint8]]]],
+        tiles: Iterator[tuple[Block, Tile]],
+        read_tile: ReadTile,
+        store: MapStore,
+    ) -> tuple[BlockStats, list[Future[None]]]:
+        wait_s = model_s = 0.0
+        writes: list[Future[None]] = []
+        left = len(block.tiles)
+        while left:
+            size = min(left, self.batch_size)
+            started = time.perf_counter()
+            batch: list[tuple[Tile, NDArray[np.uint8]]] = []
+            while len(batch) < size:
+                _, tile, future = ahead.popleft()
+                batch.append((tile, future.result()))
+                self._fill(ahead, tiles, read_tile)
+            got = time.perf_counter()
+            results = self._run_batch([tile for tile, _ in batch], np.stack([image for _, image in batch]))
+            model_s += time.perf_counter() - got
+            wait_s += got - started
+            left -= size
+            writes += [self._writer.submit(store.write, tile.core, maps) for tile, maps in results]
+        return BlockStats(len(block.tiles), self.batch_size, wait_s, model_s), writes
+
+    def _run_batch(self, tiles: list[Tile], images: NDArray[np.uint8]) -> list[tuple[Tile, NDArray[np.uint8]]]:
+        """Run (B, S, S, 3) images; on a full device run them in halves instead."""
+        try:
+            output = self.segmenter.maps(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise _model_error(self.segmenter, tiles, error) from error
+            if len(tiles) == 1:
+                raise ModelError(
+                    f"one tile of model {self.segmenter.name} does not fit the device; pass --device cpu: {error}"
+                ) from error
+            half = len(tiles) // 2
+        else:
+            return _cut_cores(self.segmenter, tiles, output)
+        # Outside the handler: its traceback would keep the failed batch's tensors alive.
+        self.batch_size = max(1, min(self.batch_size, half))
+        logger.warning("device out of memory: batch size is now %d", self.batch_size)
+        _release_device_memory()
+        return self._run_batch(tiles[:half], images[:half]) + self._run_batch(tiles[half:], images[half:])
+
+
+def _await_writes(block: Block, stats: BlockStats, writes: list[Future[None]]) -> tuple[Block, BlockStats]:
+    for write in writes:
+        write.result()
+    return block, stats
+
+
+def _model_error(segmenter: Segmenter, tiles: list[Tile], error: Exception) -> ModelError:
+    where = ", ".join(f"row {tile.row} col {tile.col}" for tile in tiles)
+    return ModelError(f"model {segmenter.name} failed on tile {where}: {type(error).__name__}: {error}")
+
+
+def _cut_cores(segmenter: Segmenter, tiles: list[Tile], output: Any) -> list[tuple[Tile, NDArray[np.uint8]]]:
+    """Keep each tile's core of (B, C, S, S) maps; cropping happens on the device, only cores travel."""
+    side, halo = segmenter.tile, segmenter.halo
+    expected = (len(tiles), len(segmenter.map_names), side, side)
+    if tuple(output.shape) != expected or "uint8" not in str(output.dtype):
+        got = f"{tuple(output.shape)} {output.dtype}"
+        raise _model_error(segmenter, tiles, ValueError(f"maps must be {expected} uint8, got {got}"))
+    cores = output[:, :, halo : side - halo, halo : side - halo]
+    host = np.asarray(cores.cpu() if hasattr(cores, "cpu") else cores)
+    return [(tile, host[i, :, : tile.core.height, : tile.core.width]) for i, tile in enumerate(tiles)]
+
+
+def _release_device_memory() -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def choose_batch_size(segmenter: Segmenter, device: str) -> int:
+    """Return the batch that gives the most tiles per second; 1 on a CPU, probed on a GPU.
+
+    Larger batches are tried until they stop paying (PROBE_GAIN) or do not fit.
+    """
+    if not device.startswith("cuda"):
+        return 1
+    best, best_rate = 1, 0.0
+    for size in PROBED_BATCHES:
+        try:
+            rate = _tiles_per_second(segmenter, size)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            _release_device_memory()
+            break
+        if rate < best_rate * PROBE_GAIN:
+            break
+        best, best_rate = size, rate
+    return best
+
+
+def _tiles_per_second(segmenter: Segmenter, size: int) -> float:
+    images = np.full((size, 3, segmenter.tile, segmenter.tile), 200, np.uint8)
+    for _ in range(2):  # the first call compiles and allocates
+        started = time.perf_counter()
+        output = segmenter.maps(images)
+        if hasattr(output, "cpu"):
+            output[:, :, :1, :1].cpu()
+    return size / (time.perf_counter() - started)

@@ -1,0 +1,165 @@
+"""What is finished in a slide folder, under which parameters, and who may write there.
+
+A slide folder is unfinished until its run.json says so. While it is unfinished its hidden folder `.work` holds the run
+key, a marker for each inferred block, the stitched maps and one file for each extracted block: each appears whole or
+not at all, so that a killed run is continued from the last finished block.
+"""
+
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from wsipipe.atomic import write_text
+from wsipipe.errors import LockedError, OutputError, RunKeyError
+
+FORMAT_VERSION = 1  # of a slide folder's contents; part of the run key
+LOCK_NAME = ".wsipipe.lock"
+KEY_NAME = "run-key.json"
+
+
+@dataclass(frozen=True, slots=True)
+class RunKey:
+    """Everything that decides the bytes of a slide's results.
+
+    values: JSON values only; two folders with equal values hold equal results.
+    """
+
+    values: Mapping[str, Any]
+
+    def to_json(self) -> str:
+        """Return canonical JSON text."""
+        return json.dumps(self.values, sort_keys=True, indent=1, ensure_ascii=False)
+
+    def differences(self, other: "RunKey") -> str:
+        """Name what differs, `name: other's value -> own value`, for an error message."""
+        mine, theirs = json.loads(self.to_json()), json.loads(other.to_json())
+        names = sorted(k for k in mine.keys() | theirs.keys() if mine.get(k) != theirs.get(k))
+        return "; ".join(f"{name}: {_short(theirs.get(name))} -> {_short(mine.get(name))}" for name in names)
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+class SlideFolder:
+    """One slide's output folder and its journal."""
+
+    def __init__(self, path: Path) -> None:
+        """Point at a folder that may not exist yet."""
+        self.path = path
+        self.work = path / ".work"
+
+    @property
+    def record_path(self) -> Path:
+        """The run.json."""
+        return self.path / "run.json"
+
+    @property
+    def maps_path(self) -> Path:
+        """The stitched maps, while the slide is unfinished."""
+        return self.work / "maps.zarr"
+
+    def block_path(self, index: int) -> Path:
+        """The file of one extracted block."""
+        return self.work / "blocks" / f"{index:06d}.arrow"
+
+    def is_done(self) -> bool:
+        """Whether run.json says that the slide is finished."""
+        return _read_json(self.record_path).get("status") == "done"
+
+    def open(self, key: RunKey, *, overwrite: bool) -> bool:
+        """Prepare the folder for a run.
+
+        Returns:
+            True if its results are finished already; False if there is work to do.
+
+        Raises:
+            RunKeyError: it holds results of another run key and overwrite is off.
+            OutputError: it cannot be made, or holds files that are not ours.
+        """
+        if overwrite:
+            self._clear()
+        held = self._held_key()
+        if held is None and self.path.is_dir() and any(self.path.iterdir()):
+            raise OutputError(
+                f"folder holds files that wsipipe did not write; empty it or choose another -o: {self.path}"
+            )
+        if held is not None and held.to_json() != key.to_json():
+            raise RunKeyError(
+                f"folder holds results of other parameters ({key.differences(held)}); "
+                f"pass --overwrite or another -o: {self.path}"
+            )
+        if self.is_done():
+            return True
+        try:
+            (self.work / "blocks").mkdir(parents=True, exist_ok=True)
+            (self.work / "inferred").mkdir(exist_ok=True)
+            write_text(self.work / KEY_NAME, key.to_json())
+        except OSError as error:
+            raise OutputError(
+                f"cannot write the output folder ({error.strerror}); choose another -o: {self.path}"
+            ) from error
+        return False
+
+    def _held_key(self) -> RunKey | None:
+        values = _read_json(self.record_path).get("run_key") or _read_json(self.work / KEY_NAME)
+        return RunKey(values) if values else None
+
+    def _clear(self) -> None:
+        """Remove an earlier result, but never a folder that is not ours."""
+        if self._held_key() is not None:
+            shutil.rmtree(self.path)
+
+    def is_inferred(self, index: int) -> bool:
+        """Whether the maps of a block are complete."""
+        return (self.work / "inferred" / f"{index:06d}").is_file()
+
+    def mark_inferred(self, index: int) -> None:
+        """Note that the maps of a block are complete."""
+        write_text(self.work / "inferred" / f"{index:06d}", "")
+
+    def is_extracted(self, index: int) -> bool:
+        """Whether the nuclei of a block are on disk."""
+        return self.block_path(index).is_file()
+
+    def finish(self) -> None:
+        """Remove the intermediate files of a finished slide."""
+        shutil.rmtree(self.work, ignore_errors=True)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """Return a JSON object, empty if the file is missing or was never completed."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+@contextmanager
+def locked(out: Path) -> Iterator[None]:
+    """Hold the output folder for one run; the lock of a killed run is free at once, since the system drops it.
+
+    Raises:
+        LockedError: another run holds it.
+        OutputError: the folder cannot be made or written.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(out / LOCK_NAME, timeout=0)
+        lock.acquire()
+    except Timeout as error:
+        raise LockedError(f"another run is writing here; wait for it or choose another -o: {out}") from error
+    except OSError as error:
+        raise OutputError(f"cannot write the output folder ({error.strerror}); choose another -o: {out}") from error
+    try:
+        yield
+    finally:
+        lock.release()

@@ -1,0 +1,136 @@
+"""From what a user types (files, globs, folders, CSV tables) to the list of slides of a run."""
+
+import csv
+import glob
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from wsipipe.errors import UsageError
+
+# Formats of OpenSlide 4 (openslide.org/formats); a file named outright is tried whatever its suffix.
+SUFFIXES = frozenset(
+    ".svs .tif .tiff .ndpi .vms .vmu .scn .mrxs .svslide .bif .dcm .czi".split()  # noqa: SIM905
+)
+
+
+@dataclass(frozen=True, slots=True)
+class SlideJob:
+    """One slide to do. id: its folder's name; mpp: the user's value for it, None to read it from the file."""
+
+    path: Path
+    id: str
+    mpp: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """An input that does not become a job. fatal: it counts as a failure; else it is only mentioned."""
+
+    path: str
+    id: str
+    reason: str
+    fatal: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SlideList:
+    """The jobs of a run, and the inputs that did not become one."""
+
+    jobs: tuple[SlideJob, ...]
+    refusals: tuple[Refusal, ...]
+
+
+def list_slides(inputs: list[str], *, mpp: float | None) -> SlideList:
+    """Turn command-line inputs into jobs.
+
+    Args:
+        inputs: files, glob patterns, folders (their slides, not recursive), `.csv` tables with a column `path` and
+            optional columns `mpp` and `id`; relative paths in a table count from the table's folder.
+        mpp: override for every slide whose table gives none.
+
+    Raises:
+        UsageError: a table cannot be read or misses its column.
+    """
+    jobs: dict[str, SlideJob] = {}
+    seen: set[Path] = set()
+    refusals: list[Refusal] = []
+    for item in (found for text in inputs for found in _expand(text, mpp)):
+        if isinstance(item, Refusal):
+            refusals.append(item)
+            continue
+        resolved = item.path.resolve()
+        taken = jobs.get(item.id)
+        if resolved in seen:
+            refusals.append(Refusal(str(item.path), item.id, "the slide is listed twice; it is done once", False))
+        elif taken is not None:
+            reason = (
+                f"id {item.id!r} is taken by {taken.path}; give one of them another id in a CSV table (columns path,id)"
+            )
+            refusals.append(Refusal(str(item.path), item.id, reason, True))
+        else:
+            seen.add(resolved)
+            jobs[item.id] = item
+    return SlideList(tuple(jobs.values()), tuple(refusals))
+
+
+def _expand(text: str, mpp: float | None) -> Iterator[SlideJob | Refusal]:
+    path = Path(text)
+    if path.is_dir():
+        found = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file())
+        if not found:
+            suffixes = " ".join(sorted(SUFFIXES))
+            yield Refusal(text, path.name, f"folder holds no slide file ({suffixes}); name the files themselves", True)
+        yield from (_job(p, mpp) for p in found)
+    elif path.suffix.lower() == ".csv" and path.is_file():
+        yield from _read_table(path, mpp)
+    elif path.exists():
+        yield _job(path, mpp)
+    elif glob.has_magic(text):
+        matches = sorted(Path(match) for match in glob.glob(text, recursive=True) if Path(match).is_file())
+        if not matches:
+            yield Refusal(text, "", "no file matches this pattern; check the path, and quote patterns once", True)
+        yield from (_job(p, mpp) for p in matches)
+    else:
+        yield Refusal(text, path.stem, "file does not exist; check the path", True)
+
+
+def _read_table(table: Path, mpp: float | None) -> Iterator[SlideJob | Refusal]:
+    try:
+        rows = list(csv.DictReader(table.read_text(encoding="utf-8-sig").splitlines()))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UsageError(f"slide table must be UTF-8 CSV: {error}: {table}") from error
+    if not rows or "path" not in rows[0]:
+        raise UsageError(f"slide table needs a header with the column path (and optionally mpp, id) and rows: {table}")
+    for row in rows:
+        yield _table_job(table, row, mpp)
+
+
+def _table_job(table: Path, row: dict[str, str | None], mpp: float | None) -> SlideJob | Refusal:
+    text = (row.get("path") or "").strip()
+    path = table.parent / text
+    name = (row.get("id") or "").strip()
+    given = (row.get("mpp") or "").strip()
+    if not text:
+        return Refusal(str(table), name, "a row of the slide table has no path; fill it in or remove the row", True)
+    if not path.exists():
+        return Refusal(str(path), name or path.stem, f"file does not exist; correct its row in {table}", True)
+    try:
+        value = float(given) if given else mpp
+    except ValueError:
+        value = math.nan
+    if value is not None and not (math.isfinite(value) and value > 0):
+        return Refusal(str(path), name or path.stem, f"mpp must be a positive number, got {given!r} in {table}", True)
+    return _job(path, value, name)
+
+
+def _job(path: Path, mpp: float | None, name: str = "") -> SlideJob:
+    return SlideJob(path, folder_name(name or path.stem), mpp)
+
+
+def folder_name(text: str) -> str:
+    """Make a slide id safe as a folder name on every system; unicode letters and spaces stay."""
+    safe = re.sub(r'[\x00-\x1f<>:"/\\|?*]', "_", text).strip(" .")
+    return safe or "slide"
