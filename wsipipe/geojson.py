@@ -1,9 +1,9 @@
 """nuclei.geojson.gz: one QuPath `detection` per nucleus, streamed, one feature per line, equal bytes for equal nuclei.
 
 The rules that the file keeps are QuPath's (tags v0.5.1 and v0.7.0): coordinates in level-0 px at the edges of pixels,
-on a grid of 0.01 px; rings closed; a classification always with its colour; no null and no NaN, a missing measurement is
-left out; names and formulas of measurements as in `ObjectMeasurements.addShapeMeasurements`. Numbers are formatted and
-lines assembled in one compiled loop: through `geojson.dumps` they would take longer than the model does on a GPU.
+on a grid of 0.01 px; rings closed; a classification always with its colour; no null and no NaN, a missing measurement
+is left out; names and formulas of measurements as in `ObjectMeasurements.addShapeMeasurements`. Numbers are formatted
+and lines assembled in one compiled loop: through `geojson.dumps` they would take longer than the model does on a GPU.
 """
 
 import json

@@ -165,7 +165,7 @@ class NucleiTableWriter:
 
     def _geo(self) -> str:
         """Return the `geo` metadata of GeoParquet 1.1; crs null: coordinates are pixels, not places on Earth."""
-        column = {
+        column: dict[str, object] = {
             "encoding": "WKB",
             "geometry_types": ["Polygon"] if self._rows else [],
             "crs": None,
