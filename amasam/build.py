@@ -27,18 +27,21 @@ def build_model(config: ModelConfig) -> AmaSam:
     early = encoder.early_channels if config.early_skip else ()
     if config.early_skip and not encoder.early_channels:
         raise UsageError(f"encoder {config.encoder} has no stride-4 stage; early_skip must be false")
+    hr_decoder = _build_hr_decoder(config, early)
+    mask_decoder = _build_mask_decoder(config)
     model = AmaSam(
         config,
         image_encoder=encoder,
         prompt_encoder=PromptPath(config.embed_dim, reference=config.position_reference),
-        mask_decoder=_build_mask_decoder(config),
-        hr_decoder=_build_hr_decoder(config, early),
+        mask_decoder=mask_decoder,
+        hr_decoder=hr_decoder,
         alignment=Alignment(encoder.tap_channels[config.tap], kind=config.discriminator, align=config.align),
     )
     replace_layer_norms(model)
     if config.hr_init == "sam":
-        model.hr_decoder.start_from_sam(model.mask_decoder)
-    return model.to(memory_format=torch.channels_last).eval()
+        hr_decoder.start_from_sam(mask_decoder)
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return model.eval()
 
 
 def replace_layer_norms(model: nn.Module) -> None:

@@ -39,7 +39,7 @@ def gradient_coefficient(is_primary: Tensor, align: Align, strength: float) -> T
 
 def scale_gradient(x: Tensor, coefficient: Tensor) -> Tensor:
     """Return x; in the backward pass its gradient is multiplied by coefficient (B,), per sample."""
-    scaled: Tensor = _ScaleGradient.apply(x, coefficient)
+    scaled: Tensor = _ScaleGradient.apply(x, coefficient)  # type: ignore[no-untyped-call]
     return scaled
 
 

@@ -83,7 +83,7 @@ PRESETS: dict[str, ModelConfig] = {
     "paper": ModelConfig(),
     "tiny": ModelConfig(
         encoder="hybrid",
-        mlp_ratio=3.0,
+        mlp_ratio=2.0,
         prompt_value="prob",
         position_reference=64,
         decoder_mlp_dim=1024,

@@ -54,7 +54,7 @@ class Ablation:
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """Attributes: fine (B, 1, S, S) and maps (B, K, S, S) logits, dense (B, 1 + K, 4g, 4g) | None, tokens (B, 16, E)."""
+    """Logits fine (B, 1, S, S), maps (B, K, S, S), dense (B, 1 + K, 4g, 4g) or None; tokens (B, 16, E)."""
 
     fine: Tensor
     maps: Tensor
@@ -68,7 +68,7 @@ class EarlySkip(nn.Module):
     def __init__(self, early_channels: tuple[int, ...], channels: int) -> None:
         super().__init__()
         self.stride4 = nn.Conv2d(early_channels[0], channels, 1)
-        self.stride8 = nn.Conv2d(early_channels[1], channels, 3, padding=1)
+        self.stride8 = nn.Conv2d(early_channels[1], channels, 1)
 
     def forward(self, early: tuple[Tensor, ...]) -> Tensor:
         """Return (B, C, 4g, 4g)."""
@@ -213,7 +213,7 @@ class HrDecoder(nn.Module):
         for mlps in (self.mlps, *self.map_mlps.values()):
             if mlps.weights[0].shape[1:] == layers[0].weight.T.shape:
                 cast(TokenMlps, mlps).copy_from(layers)
-        last = self.conv if isinstance(self.conv, nn.ConvTranspose2d) else cast(nn.Sequential, self.conv)[-1]
+        last = list(self.conv.modules())[-1]
         for parameter in last.parameters():
             parameter.zero_()
 

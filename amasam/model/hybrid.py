@@ -44,7 +44,7 @@ class WindowBlock(nn.Module):
         self.norm1 = nn.LayerNorm(width)
         self.attention = WindowAttention(width, heads, window)
         self.norm2 = nn.LayerNorm(width)
-        self.mlp = nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, width))
+        self.mlp = nn.Sequential(nn.Linear(width, hidden), nn.SiLU(), nn.Linear(hidden, width))
         self.adapter = Adapter(width, width // 4) if adapter else None
 
     def forward(self, x: Tensor) -> Tensor:

@@ -66,9 +66,8 @@ class PromptPath(nn.Module):
         labels = functional.pad(points[1], (0, 1), value=-1)[..., None]
         shift = torch.tensor([offset[1], offset[0]], device=coords.device) * STRIDE
         encoded = self._encode((coords + shift) / self._span(size, coords.device))
-        embeddings: nn.ModuleList = self.get_submodule("point_embeddings")  # type: ignore[assignment]
-        outside, inside = embeddings[0].weight, embeddings[1].weight
-        nowhere = self.get_submodule("not_a_point_embed").weight
+        outside, inside = (self.get_parameter(f"point_embeddings.{label}.weight") for label in (0, 1))
+        nowhere = self.get_parameter("not_a_point_embed.weight")
         encoded = torch.where(labels == -1, nowhere, encoded)
         return encoded + (labels == 0) * outside + (labels == 1) * inside
 
@@ -85,7 +84,7 @@ class PromptPath(nn.Module):
         embedded: Tensor = self.get_submodule("mask_downscaling")(mask)
         if use_mask is None:
             return embedded
-        nothing: Tensor = self.get_submodule("no_mask_embed").weight.view(1, -1, 1, 1).to(embedded.dtype)  # type: ignore[operator, union-attr]
+        nothing = self.get_parameter("no_mask_embed.weight").view(1, -1, 1, 1).to(embedded.dtype)
         return torch.where(use_mask.view(-1, 1, 1, 1), embedded, nothing)
 
     def _matrix(self) -> Tensor:

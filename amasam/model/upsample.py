@@ -36,8 +36,9 @@ def fused_map(features: Tensor, slices: Tensor, stencils: Tensor) -> Tensor:
         (B, 1, factor * h, factor * w).
     """
     batch, channels, height, width = features.shape
-    maps = torch.bmm(slices, features.reshape(batch, channels, height * width))  # (B, factor ** 2, h * w)
-    maps = maps.view(batch, -1, height, width).to(stencils.dtype)
+    rows = features.permute(0, 2, 3, 1).reshape(batch, height * width, channels)  # a view when channels-last
+    maps = torch.bmm(rows, slices.transpose(1, 2)).to(stencils.dtype)  # (B, h * w, factor ** 2)
+    maps = maps.view(batch, height, width, -1).permute(0, 3, 1, 2)  # (B, factor ** 2, h, w)
     maps = functional.pad(maps, (1, 1, 1, 1), mode="replicate")
     maps = functional.conv2d(maps, stencils, groups=stencils.shape[0])
     return functional.pixel_shuffle(maps, round(stencils.shape[0] ** 0.5))

@@ -41,7 +41,9 @@ class WindowAttention(nn.Module):
         count, tokens, channels = windows.shape
         qkv = self.qkv(windows).view(count, tokens, 3, self.heads, channels // self.heads)
         query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # each (B * windows, heads, N, D / heads)
-        mixed = functional.scaled_dot_product_attention(query, key, value, attn_mask=bias.to(query.dtype))
+        # Windows are small: plain products take half the time of scaled_dot_product_attention with a bias on a CPU.
+        scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
+        mixed = (scores + bias.to(scores.dtype)).softmax(-1).to(value.dtype) @ value
         mixed = self.proj(mixed.transpose(1, 2).reshape(count, tokens, channels))
         return join_windows(mixed, self.window, x.shape[1], x.shape[2])[:, :height, :width]
 
