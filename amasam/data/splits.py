@@ -1,0 +1,65 @@
+"""Splits by patient: written down in the data set's description, never drawn at run time without a seed."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from amasam.data.samples import DataError, DataSet, Sample
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """One set in three parts whose patients do not overlap."""
+
+    train: DataSet
+    validation: DataSet
+    test: DataSet
+
+
+def split_by_patient(data: DataSet) -> Split:
+    """Part a set by the patients that its description holds out.
+
+    Raises:
+        DataError: a held-out patient is not in the set, or stands in two parts.
+    """
+    patients = {sample.patient for sample in data.samples}
+    if lost := sorted((data.validation | data.test) - patients):
+        raise DataError(f"data set {data.name}: held-out patient {lost[0]!r} is not in the set")
+    if both := sorted(data.validation & data.test):
+        raise DataError(f"data set {data.name}: patient {both[0]!r} is in validation and in test")
+    held_out = data.validation | data.test
+    return Split(
+        data.keep(lambda sample: sample.patient not in held_out),
+        data.keep(lambda sample: sample.patient in data.validation),
+        data.keep(lambda sample: sample.patient in data.test),
+    )
+
+
+def training_sets(
+    sets: Sequence[DataSet], *, primary: str, leave_out: Sequence[str] = (), aux_all: bool = False
+) -> list[DataSet]:
+    """Choose what is trained on.
+
+    Args:
+        sets: all data sets of the run.
+        primary: name of the primary domain.
+        leave_out: sets that are not trained on at all (leave-one-laboratory-out).
+        aux_all: auxiliary sets give all their images, held-out ones too; the primary set never does.
+
+    Returns:
+        The training parts, primary first, then in the given order.
+    """
+    names = [data.name for data in sets]
+    if primary not in names or len(set(names)) != len(names):
+        raise DataError(f"data sets must have different names and hold the primary set {primary!r}, got {names}")
+    if unknown := sorted(set(leave_out) - set(names)) or (primary in leave_out and [primary]):
+        raise DataError(f"cannot leave out {unknown[0]!r}: not an auxiliary set of this run ({names})")
+    return [
+        data if aux_all and data.name != primary else split_by_patient(data).train
+        for data in sorted(sets, key=lambda data: data.name != primary)
+        if data.name not in leave_out
+    ]
+
+
+def shared_patients(one: Sequence[Sample], other: Sequence[Sample]) -> set[tuple[str, str]]:
+    """(domain, patient) pairs that both parts hold; a sound split has none."""
+    return {(s.domain, s.patient) for s in one} & {(s.domain, s.patient) for s in other}
