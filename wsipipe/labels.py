@@ -5,8 +5,7 @@ numbers of nuclei, never means. All levels are cut into shards of one size: a sh
 shard without nuclei does not exist on disk.
 """
 
-import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -123,41 +122,6 @@ def level_transform(frame: WorkFrame, level: int) -> list[dict[str, Any]]:
     scale = [frame.mpp_y * 2**level, frame.mpp_x * 2**level]
     translation = [(scale[0] - frame.l0_mpp_y) / 2, (scale[1] - frame.l0_mpp_x) / 2]
     return [{"type": "scale", "scale": scale}, {"type": "translation", "translation": translation}]
-
-
-def write_label_pyramid(
-    path: Path,
-    provenance: Provenance,
-    touched: list[Box],
-    parts_of: Callable[[Box], Iterable[tuple[Runs, int]]],
-) -> None:
-    """Write a whole label image, one shard after the other; it appears when complete, replacing what is there.
-
-    A scheduler calls the same functions as tasks: `create_labels`, then per level the shards of `list_shards`, where a
-    reduced shard waits for the shards below it.
-
-    Args:
-        path: the final folder, named `*.ome.zarr`.
-        provenance: its frame sets size and scale.
-        touched: boxes that hold all nuclei, work px.
-        parts_of: box of a level-0 shard -> runs of the blocks that meet it, with the number to add to their labels.
-    """
-    frame = provenance.frame
-    partial = path.with_name(f".{path.name}.partial")
-    create_labels(partial, provenance)
-    for shard in list_shards(frame, 0, touched):
-        write_level0_shard(partial, shard, parts_of(shard.box))
-    for level in range(1, len(level_sizes(frame))):
-        for shard in list_shards(frame, level, touched):
-            write_reduced_shard(partial, shard)
-    replace_folder(partial, path)
-
-
-def replace_folder(partial: Path, path: Path) -> None:
-    """Give a complete folder its final name; an earlier folder of that name is removed."""
-    if path.exists():
-        shutil.rmtree(path)
-    partial.rename(path)
 
 
 def write_level0_shard(path: Path, shard: Shard, parts: Iterable[tuple[Runs, int]]) -> None:
