@@ -1,7 +1,7 @@
 """Exact pixels of a slide's pyramid levels through OpenSlide.
 
-Coordinates are level px: px (c, r) of a level of downsample d covers level-0 px [c d, c d + d) x [r d, r d + d),
-in OpenSlide's frame (before the slide is cut to its bounds).
+Coordinates are level px of the slide cut to its bounds: px (c, r) of a level of downsample d covers
+[c d, c d + d) x [r d, r d + d) of the l0 frame.
 """
 
 import ctypes
@@ -45,6 +45,15 @@ def true_downsample(l0_size: tuple[int, int], level_size: tuple[int, int], repor
     return float(whole) if fits else reported
 
 
+def level_size_in(
+    bounds: Box, l0_size: tuple[int, int], level_size: tuple[int, int], downsample: float
+) -> tuple[int, int]:
+    """Return (width, height) of a level cut to the slide's bounds: px that lie wholly inside, at least one."""
+    if (bounds.width, bounds.height) == l0_size:
+        return level_size
+    return max(1, int(bounds.width / downsample + 1e-9)), max(1, int(bounds.height / downsample + 1e-9))
+
+
 class OpenSlideLevels:
     """Level px of an open slide. Safe to use from several threads.
 
@@ -52,11 +61,13 @@ class OpenSlideLevels:
     not take the rest of the slide away, and a thread is not blamed for another's error.
     """
 
-    def __init__(self, path: Path, handle: openslide.OpenSlide) -> None:
-        """Take over an open handle."""
+    def __init__(self, path: Path, handle: openslide.OpenSlide, origin: tuple[int, int]) -> None:
+        """Take over an open handle; origin is the l0 frame's (x, y) in OpenSlide's level 0."""
         self._path = path
         self._handle = handle
+        self._origin = origin
         self._reported: tuple[float, ...] = handle.level_downsamples
+        self._closed = False
         self._lock = threading.Lock()
 
     def read_level(self, level: int, box: Box) -> NDArray[np.uint8]:
@@ -78,8 +89,11 @@ class OpenSlideLevels:
         return out
 
     def close(self) -> None:
-        """Close the current handle."""
-        self._handle.close()
+        """Close the current handle; closing twice is allowed."""
+        with self._lock:
+            if not self._closed:
+                self._handle.close()
+            self._closed = True
 
     def _pieces(self, level: int, box: Box) -> list[Box]:
         if self._reported[level].is_integer():
@@ -97,18 +111,23 @@ class OpenSlideLevels:
             except openslide.OpenSlideError as error:
                 failure = error
                 self._replace(handle)
-        x, y = (round(v * self._reported[level]) for v in (box.x0, box.y0))
+        x, y = self._l0_corner(level, box)
         raise SlideReadError(
             f"slide cannot be read at level-0 px ({x}, {y}), level {level} ({failure}); "
             f"the file is damaged there, copy or export it again: {self._path}"
         )
 
     def _read_once(self, handle: openslide.OpenSlide, level: int, box: Box) -> NDArray[np.uint8]:
-        x, y = (round(v * self._reported[level]) for v in (box.x0, box.y0))
+        x, y = self._l0_corner(level, box)
         buffer = np.empty((box.height, box.width, 4), np.uint8)
         pointer = buffer.ctypes.data_as(ctypes.POINTER(ctypes.c_uint32))
         lowlevel._read_region(handle._osr, pointer, x, y, level, box.width, box.height)
         return _on_white(buffer)
+
+    def _l0_corner(self, level: int, box: Box) -> tuple[int, int]:
+        """Return the box's corner in OpenSlide's level 0."""
+        downsample = self._reported[level]
+        return self._origin[0] + round(box.x0 * downsample), self._origin[1] + round(box.y0 * downsample)
 
     def _replace(self, dead: openslide.OpenSlide) -> None:
         with self._lock:

@@ -17,23 +17,20 @@ _CARRY_BITS = 8  # dropped between the two passes: 14 + 8 bits of value fit 32-b
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """How one axis of the work grid lies on one level of the slide.
+    """How one axis of the work grid lies on one level of the slide; both begin at the same point.
 
     Attributes:
         step: level px per work px.
-        offset: level px at which work px 0 begins.
-        first, last: level px that exist and belong to the slide, both inclusive; others are never looked at.
+        size: level px that exist; work px beyond them repeat the last one.
     """
 
     step: float
-    offset: float
-    first: int
-    last: int
+    size: int
 
     @property
     def is_copy(self) -> bool:
         """Whether work px and level px are the same squares."""
-        return abs(self.step - 1) < 1e-9 and abs(self.offset - round(self.offset)) < 1e-9
+        return abs(self.step - 1) < 1e-9
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,16 +59,16 @@ def axis_taps(axis: Axis, begin: int, end: int) -> Taps:
 
 
 def _area_taps(axis: Axis, index: NDArray[np.float64]) -> Taps:
-    low = np.clip(axis.offset + index * axis.step, axis.first, axis.last + 1)
-    high = np.clip(axis.offset + (index + 1) * axis.step, axis.first, axis.last + 1)
-    start = np.minimum(np.floor(low).astype(np.int64), axis.last)
+    low = np.minimum(index * axis.step, axis.size)
+    high = np.minimum((index + 1) * axis.step, axis.size)
+    start = np.minimum(np.floor(low).astype(np.int64), axis.size - 1)
     px = start[:, None] + np.arange(math.ceil(axis.step) + 1)
     cover = np.minimum(high[:, None], px + 1) - np.maximum(low[:, None], px)
     return Taps(start, _whole_weights(np.maximum(cover, 0)))
 
 
 def _bilinear_taps(axis: Axis, index: NDArray[np.float64]) -> Taps:
-    centre = np.clip(axis.offset + (index + 0.5) * axis.step - 0.5, axis.first, axis.last)
+    centre = np.clip((index + 0.5) * axis.step - 0.5, 0, axis.size - 1)
     start = np.floor(centre)
     part = centre - start
     return Taps(start.astype(np.int64), _whole_weights(np.stack([1 - part, part], axis=1)))

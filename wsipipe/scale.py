@@ -95,7 +95,7 @@ def _positive(text: str | None) -> float | None:
 
 
 def _doubt(x: float, y: float, power: float | None) -> str | None:
-    if max(x, y) / min(x, y) - 1 > MAX_ANISOTROPY:
+    if max(x, y) > min(x, y) * (1 + MAX_ANISOTROPY + 1e-9):
         return f"mpp must be the same in x and y within {MAX_ANISOTROPY:.0%}, slide says {x:g} and {y:g}"
     low, high = MPP_RANGE
     if not (low <= x <= high and low <= y <= high):

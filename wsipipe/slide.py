@@ -14,7 +14,7 @@ from wsipipe.errors import SlideOpenError, SlideReadError
 from wsipipe.frames import WorkFrame
 from wsipipe.grid import Box
 from wsipipe.jpegtiff import TiffTiles, find_levels, prove_identical
-from wsipipe.levels import LevelSource, OpenSlideLevels, true_downsample
+from wsipipe.levels import LevelSource, OpenSlideLevels, level_size_in, true_downsample
 from wsipipe.resample import Axis, axis_taps, resample
 from wsipipe.scale import Mpp, check_scale, objective_power, slide_mpp
 
@@ -86,9 +86,11 @@ class Slide:
         inside = box.intersect(Box(0, 0, frame.width, frame.height))
         if not inside.is_empty:
             level = self._nearest_finer(frame)
-            axes = self._axis(level, 0, frame.scale_x), self._axis(level, 1, frame.scale_y)
-            for part in _parts(inside, axes[0].step * axes[1].step):
-                out[part.slices(box)] = self._read_part(level, part, *axes)
+            width, height = self._level_sizes[level]
+            x = Axis(frame.scale_x / self.downsamples[level], width)
+            y = Axis(frame.scale_y / self.downsamples[level], height)
+            for part in _parts(inside, x.step * y.step):
+                out[part.slices(box)] = self._read_part(level, part, x, y)
         return out
 
     def thumbnail(self, mpp: float) -> tuple[NDArray[np.uint8], float, float]:
@@ -121,14 +123,6 @@ class Slide:
         limit = min(frame.scale_x, frame.scale_y) * (1 + 1e-9)
         finer = [level for level, downsample in enumerate(self.downsamples) if downsample <= limit]
         return max(finer, key=lambda level: self.downsamples[level], default=0)
-
-    def _axis(self, level: int, dimension: int, scale: float) -> Axis:
-        downsample = self.downsamples[level]
-        begin, size = self.bounds_origin[dimension], (self.width, self.height)[dimension]
-        exists = self._level_sizes[level][dimension] - 1
-        first = min(int(begin / downsample + 1e-9), exists)
-        last = min(max(first, -(-(begin + size) // downsample) - 1), exists)
-        return Axis(scale / downsample, begin / downsample, first, int(last))
 
     def _read_part(self, level: int, part: Box, x: Axis, y: Axis) -> NDArray[np.uint8]:
         cols, rows = axis_taps(x, part.x0, part.x1), axis_taps(y, part.y0, part.y1)
@@ -179,10 +173,11 @@ def _describe(path: Path, handle: openslide.OpenSlide, mpp: Mpp) -> Slide:
     bounds = _bounds(properties, sizes[0])
     reported = handle.level_downsamples
     downsamples = tuple(true_downsample(sizes[0], size, d) for size, d in zip(sizes, reported, strict=True))
+    cut_sizes = tuple(level_size_in(bounds, sizes[0], s, d) for s, d in zip(sizes, downsamples, strict=True))
     vendor = properties.get("openslide.vendor", "unknown")
     size_bytes = path.stat().st_size
     quickhash = properties.get("openslide.quickhash-1") or _own_hash(path, size_bytes)
-    levels = OpenSlideLevels(path, handle)
+    levels = OpenSlideLevels(path, handle, (bounds.x0, bounds.y0))
     fast = _fast_source(path, vendor, sizes, reported, levels)
     return Slide(
         path=path,
@@ -197,7 +192,7 @@ def _describe(path: Path, handle: openslide.OpenSlide, mpp: Mpp) -> Slide:
         downsamples=downsamples,
         reader="jpegtiff" if fast else "openslide",
         size_bytes=size_bytes,
-        _level_sizes=sizes,
+        _level_sizes=cut_sizes,
         _source=fast or levels,
         _openslide=levels,
     )

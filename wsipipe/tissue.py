@@ -174,7 +174,9 @@ def _tidy(tissue: NDArray[np.bool_], px_um: float) -> NDArray[np.bool_]:
     closed = cv2.morphologyEx(_framed(tissue), cv2.MORPH_CLOSE, _disk(CLOSE_UM / px_um / 2))[_INNER, _INNER]
     dust_px = min(DUST_MM2 / px_mm2, _DUST_SHARE * tissue.size)
     kept = _without_small(np.asarray(closed, np.uint8), dust_px)
-    filled = ~_without_small((~kept).astype(np.uint8), HOLE_MM2 / px_mm2)
+    # a ring of background joins whatever reaches the slide's edge: a hole is enclosed by tissue
+    background = cv2.copyMakeBorder((~kept).astype(np.uint8), 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=1)
+    filled = ~_without_small(np.asarray(background, np.uint8), HOLE_MM2 / px_mm2)[1:-1, 1:-1]
     return np.asarray(cv2.dilate(filled.astype(np.uint8), _disk(MARGIN_UM / px_um)) > 0)
 
 
