@@ -11,7 +11,6 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 
 from wsipipe.blockfile import read_block_outlines, read_block_runs, read_block_table
 from wsipipe.blockwork import SlideWork
+from wsipipe.clock import StageClock
 from wsipipe.drawing import draw_overview
 from wsipipe.geojson import GeoJsonWriter
 from wsipipe.grid import Box
@@ -58,16 +58,6 @@ GATHERED = [
 SLIDE_COLUMNS = ("neighbour_distance_um", "neighbours_50um", "is_outlier")
 
 
-class Clock(Protocol):
-    """Times a stage."""
-
-    seconds: Mapping[str, float]
-
-    def timed(self, stage: str) -> Any:
-        """Return a context manager that adds to seconds[stage]."""
-        ...
-
-
 @dataclass(frozen=True, slots=True)
 class SlideNuclei:
     """What needs all nuclei of the slide at once; a few tens of bytes per nucleus.
@@ -91,7 +81,7 @@ class SlideNuclei:
         return len(self.centroids_l0)
 
 
-def assemble(work: SlideWork, options: RunOptions, clock: Clock) -> RunRecord:
+def assemble(work: SlideWork, options: RunOptions, clock: StageClock) -> RunRecord:
     """Write every output of a slide whose blocks are all extracted; run.json comes last and says `done`."""
     folder = work.folder.path
     with clock.timed("gather"):

@@ -1,13 +1,11 @@
 """One slide from file to finished folder: joins the stages and keeps the journal."""
 
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from wsipipe.assemble import assemble
 from wsipipe.blockwork import SlideWork, infer_and_extract
+from wsipipe.clock import StageClock
 from wsipipe.events import Sink, SlidePlanned, StageStarted
 from wsipipe.journal import SlideFolder
 from wsipipe.maps import MapStore
@@ -27,22 +25,6 @@ class SlideResult:
     folder: Path
     record: RunRecord
     skipped: bool
-
-
-@dataclass(frozen=True, slots=True)
-class StageClock:
-    """Seconds spent in each stage of one slide."""
-
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def timed(self, stage: str) -> Iterator[None]:
-        """Add the time of a with-block to a stage."""
-        started = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - started
 
 
 def segment_slide(job: SlideJob, segmenter: Segmenter, options: RunOptions, emit: Sink) -> SlideResult:

@@ -38,28 +38,52 @@ class InstanceWindow:
 
 @runtime_checkable
 class Segmenter(Protocol):
-    """A loaded model.
+    """A loaded model."""
 
-    Attributes:
-        name: as named on the command line.
-        mpp: micrometres per px that it wants.
-        tile, halo: input side S and context on each side, px.
-        map_names: what the C maps are, e.g. ("foreground", "distance").
-        class_names: ("Nucleus",) for models without classes; index 0 is the unclassified class.
-        sha256: of the weights, or of name and parameters for a model without weights.
-        licence: of the weights.
-        parameters: everything that changes the result, JSON values only; part of the run key.
-    """
+    @property
+    def name(self) -> str:
+        """As named on the command line."""
+        ...
 
-    name: str
-    mpp: float
-    tile: int
-    halo: int
-    map_names: tuple[str, ...]
-    class_names: tuple[str, ...]
-    sha256: str
-    licence: str
-    parameters: Mapping[str, Any]
+    @property
+    def mpp(self) -> float:
+        """Micrometres per px that it wants."""
+        ...
+
+    @property
+    def tile(self) -> int:
+        """Input side S, px."""
+        ...
+
+    @property
+    def halo(self) -> int:
+        """Context on each side of a tile's core, px."""
+        ...
+
+    @property
+    def map_names(self) -> tuple[str, ...]:
+        """What the C maps are, e.g. ("foreground", "distance")."""
+        ...
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """("Nucleus",) for models without classes; index 0 is the unclassified class."""
+        ...
+
+    @property
+    def sha256(self) -> str:
+        """Of the weights, or of name and parameters for a model without weights."""
+        ...
+
+    @property
+    def licence(self) -> str:
+        """Of the weights."""
+        ...
+
+    @property
+    def parameters(self) -> Mapping[str, Any]:
+        """Everything that changes the result, JSON values only; part of the run key."""
+        ...
 
     def fitted(self, sample: NDArray[np.uint8]) -> "Segmenter":
         """Return this segmenter adapted to one slide; itself if it has nothing to adapt.

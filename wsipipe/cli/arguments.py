@@ -1,10 +1,10 @@
 """Options that several commands share, and the config file that may hold them."""
 
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-import click
 import typer
 
 from wsipipe.errors import UsageError
@@ -27,12 +27,12 @@ def read_config(ctx: typer.Context, path: Path | None) -> Path | None:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise UsageError(f"--config must be a readable TOML file ({error}): {path}") from error
-    ctx.default_map = {**(ctx.default_map or {}), **_checked(ctx.command, values, path)}
+    ctx.default_map = {**(ctx.default_map or {}), **_checked(ctx.command.params, values, path)}
     return path
 
 
-def _checked(command: click.Command, values: dict[str, Any], path: Path) -> dict[str, Any]:
-    known = {p.name for p in command.params} - {"config"}
+def _checked(params: Sequence[Any], values: dict[str, Any], path: Path) -> dict[str, Any]:
+    known = {p.name for p in params} - {"config"}
     named = {key.replace("-", "_"): value for key, value in values.items()}
     unknown = sorted(named.keys() - known)
     if unknown:

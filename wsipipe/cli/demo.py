@@ -24,7 +24,8 @@ def demo(
     Example: wsipipe demo
     """
     from wsipipe.cli.progress import open_sink
-    from wsipipe.demo import DemoSpec, draw_slide, score_demo
+    from wsipipe.demo import draw_slide, score_demo
+    from wsipipe.drawnslide import DemoSpec
     from wsipipe.runner import run_slides
     from wsipipe.slidelist import list_slides
 
