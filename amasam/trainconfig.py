@@ -4,6 +4,9 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from amasam.data.colour import ColourConfig
+from amasam.data.geometry import GeometryConfig
+from amasam.losses import LossConfig
 from wsipipe.errors import UsageError
 
 Stage = Literal["pretrain", "ama"]
@@ -17,29 +20,37 @@ def _check(holds: bool, message: str) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataConfig:
-    """Which images are trained on, and how patches are cut from them.
+    """Which images are trained on, and how patches are cut from them (`amasam.data` says it in full).
 
     Attributes:
-        primary: the primary domain, a set's name or the TOML of a generic set.
+        primary: name of the primary domain's set, described by data/NAME.toml beside the recipe.
         auxiliary: the other domains.
-        split: "train" holds the validation patients back, "all" trains on them too (only for a frozen recipe).
+        aux_all: auxiliary sets give their held-out patients to training, too.
+        final: the primary set's validation patients are trained on as well; only for a recipe that is frozen.
         mpp: every image is resampled to this before patches are cut.
         patch: side of a training patch, px.
-        resize: the paper's alternative to patches: whole images resized to `patch`, whatever their mpp.
-        augment: preset of `amasam.data`.
-        primary_share: expected share of primary patches in a batch; 0 = uniform over all images.
-        workers: processes that cut patches; 0 = in the training process.
+        augment: "robust", "plain", or the paper's whole images resized to `patch`.
+        sampler: "share", "balanced" or "shuffle".
+        primary_share: of the patches, for "share".
+        aux_shares: (set, relative share) pairs; sets not named have 1.
+        nucleus_share: of the patches that are drawn around a nucleus.
+        workers: threads (on a CPU) or processes (for a GPU) that cut patches; 0 = none.
     """
 
     primary: str = "monuseg_train"
     auxiliary: tuple[str, ...] = ("tnbc", "cpm15", "gbm40")
-    split: Literal["train", "all"] = "train"
+    aux_all: bool = False
+    final: bool = False
     mpp: float = 0.25
     patch: int = 256
-    resize: bool = False
-    augment: Literal["none", "paper", "robust"] = "robust"
+    augment: Literal["robust", "plain", "paper"] = "robust"
+    sampler: Literal["share", "balanced", "shuffle"] = "share"
     primary_share: float = 0.5
+    aux_shares: tuple[tuple[str, float], ...] = ()
+    nucleus_share: float = 0.25
     workers: int = 1
+    geometry: GeometryConfig = field(default_factory=GeometryConfig)
+    colour: ColourConfig = field(default_factory=ColourConfig)
 
     def __post_init__(self) -> None:
         """Refuse sizes and shares out of range."""
@@ -127,14 +138,14 @@ class AlignConfig:
         align: "none", "grl" or "cgrl".
         strength: lambda, the factor on the gradient that reaches the features.
         ramp: "constant", or "dann" = strength * (2 / (1 + exp(-10 p)) - 1) with p the share of training done.
-        weights: of the two domains in the discriminator's loss; "none" where the sampler already balances them.
+        weights: of the domains in the discriminator's loss; "one" where the sampler already balances them.
         probe: with align "none", train the discriminator on detached features, only to log its accuracy.
     """
 
     align: Literal["none", "grl", "cgrl"] = "cgrl"
     strength: float = 1.0
     ramp: Literal["constant", "dann"] = "constant"
-    weights: Literal["none", "two_class", "per_dataset"] = "two_class"
+    weights: Literal["one", "two_class", "per_dataset"] = "one"
     probe: bool = False
 
 
@@ -160,34 +171,15 @@ class WatchConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LossConfig:
-    """Weights of the loss terms; alpha and beta are the paper's, the maps and the auxiliary head are ours.
-
-    Attributes:
-        fine: "paper" = 0.8 Dice + 0.2 focal (spec §6), "bce_dice" = BCE + Dice.
-        alpha: weight of the discriminator's loss.
-        beta: weight of the coarse map's BCE.
-        maps: weight of each instance map.
-        auxiliary: weight of the training-only dense head.
-        boundary_weight: positive weight of the boundary map's BCE.
-    """
-
-    fine: Literal["paper", "bce_dice"] = "bce_dice"
-    alpha: float = 1.0
-    beta: float = 1.0
-    maps: float = 1.0
-    auxiliary: float = 0.0
-    boundary_weight: float = 2.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class TrainConfig:
     """A whole recipe.
 
     Attributes:
         stage: "pretrain" trains everything; "ama" is AMA-SAM proper: adapters, SPGen, HR-decoder, discriminator.
-        trainable: "ama" freezes what the paper freezes, "all" trains every parameter all the same.
+        trainable: "ama" freezes what the paper freezes; "all" trains every parameter all the same, BatchNorm statistics
+            apart.
         init: checkpoint whose weights are taken where names and shapes fit; "" = fresh weights.
+        positions: draw where on the largest tile a patch lies, so that small patches teach all positions.
         preset: named size of `amasam.build`.
         model: single fields of that preset, replaced.
         post: single fields of the post-processing, replaced.
@@ -197,12 +189,13 @@ class TrainConfig:
     trainable: Trainable = "ama"
     init: str = ""
     seed: int = 0
-    preset: str = "tiny_vit"
+    positions: bool = False
+    preset: str = "tiny"
     model: dict[str, Any] = field(default_factory=dict)
     post: dict[str, Any] = field(default_factory=dict)
     data: DataConfig = DataConfig()
     optim: OptimConfig = OptimConfig()
-    loss: LossConfig = LossConfig()
+    loss: LossConfig = field(default_factory=LossConfig)
     prompt: PromptConfig = PromptConfig()
     align: AlignConfig = AlignConfig()
     watch: WatchConfig = WatchConfig()

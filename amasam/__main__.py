@@ -1,0 +1,6 @@
+"""`python -m amasam`."""
+
+from amasam.cli import main
+
+if __name__ == "__main__":
+    main()

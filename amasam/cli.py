@@ -1,0 +1,150 @@
+"""`python -m amasam`: train, evaluate, tune, predict, info; what is heavy is imported inside the commands."""
+
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from wsipipe.errors import UsageError, WsipipeError
+
+if TYPE_CHECKING:
+    pass
+
+app = typer.Typer(
+    name="amasam",
+    help="AMA-SAM: train, evaluate and use nuclei segmentation models.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+DATA_VARIABLE = "WSIPIPE_DATA"
+DataOption = Annotated[
+    Path | None,
+    typer.Option("--data", help=f"Folder that the data sets lie in; default: the variable {DATA_VARIABLE}."),
+]
+DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu or cuda[:N].")]
+VerboseOption = Annotated[bool, typer.Option("-v", "--verbose", help="Log more, and whole tracebacks.")]
+
+
+@app.command()
+def train(
+    recipe: Annotated[Path, typer.Argument(help="TOML file; what it may say: amasam/trainconfig.py.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder of the run.")],
+    data: DataOption = None,
+    resume: Annotated[str, typer.Option(help="auto continues the run in --out; never refuses to.")] = "auto",
+    threads: Annotated[int, typer.Option(help="CPU threads; 0 = as many as there are cores.")] = 0,
+    max_minutes: Annotated[float, typer.Option(help="Stop cleanly after this time; 0 = never.")] = 0.0,
+    device: DeviceOption = "auto",
+    seed: Annotated[int | None, typer.Option(help="Instead of the recipe's.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Instead of the recipe's.")] = None,
+    init: Annotated[str | None, typer.Option(help="Checkpoint to start from, instead of the recipe's.")] = None,
+    verbose: VerboseOption = False,
+) -> None:
+    """Train a recipe; interrupted at any moment, the same command continues it."""
+    from dataclasses import replace
+
+    from amasam.progressbar import Stopper, show_training
+    from amasam.recipe import load_recipe
+    from amasam.train import train as run_training
+    from amasam.trainrun import RunOptions, prepare_run
+
+    if resume not in ("auto", "never"):
+        raise UsageError(f"--resume must be auto or never, got {resume!r}")
+    config = load_recipe(recipe)
+    config = replace(
+        config,
+        seed=config.seed if seed is None else seed,
+        init=config.init if init is None else init,
+        optim=config.optim if steps is None else replace(config.optim, steps=steps),
+    )
+    options = RunOptions(
+        data_root=_data_root(data),
+        descriptions=recipe.resolve().parent / "data",
+        resume="auto" if resume == "auto" else "never",
+        threads=threads,
+        max_minutes=max_minutes,
+        device=_device(device),
+    )
+    run = prepare_run(config, out, options)
+    with show_training(run.progress.step, run.schedule.steps, is_shown=run.process.is_first) as show, Stopper() as stop:
+        is_finished = run_training(run, options, on_step=show, should_stop=stop)
+    if run.process.is_first:
+        where = "finished" if is_finished else "stopped; the same command continues"
+        typer.echo(f"{out}: {run.progress.step} of {run.schedule.steps} steps, {where}", err=True)
+
+
+@app.command()
+def predict(
+    model: Annotated[str, typer.Option("--model", help="Name of a model, or the path of its weights.")],
+    images: Annotated[Path, typer.Option("--images", help="Folder of images of any size.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder for <stem>.png, instance ids at the image's own size.")],
+    mpp: Annotated[
+        float | None, typer.Option(help="Micrometres per pixel of the images; default: the model's.")
+    ] = None,
+    device: DeviceOption = "auto",
+    threads: Annotated[int, typer.Option(help="CPU threads; 0 = as many as there are cores.")] = 0,
+    verbose: VerboseOption = False,
+) -> None:
+    """Write the nuclei of every image of a folder; exit code 1 when some image failed."""
+    from amasam.predict import predict_folder
+    from amasam.progressbar import show_images
+    from amasam.registry import find_segmenter
+
+    _set_threads(threads)
+    segmenter = find_segmenter(model, device=_device(device))
+    with show_images(images) as show:
+        failures = predict_folder(segmenter, images, out, mpp=mpp, on_image=show)
+    for failure in failures:
+        typer.echo(f"amasam: {failure.path}: {failure.reason}", err=True)
+    if failures:
+        raise typer.Exit(1)
+
+
+def _set_threads(threads: int) -> None:
+    if threads:
+        import torch
+
+        torch.set_num_threads(threads)
+
+
+def _device(device: str) -> str:
+    import torch
+
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise UsageError(f"--device {device} asked for, but torch sees no CUDA device")
+    return device
+
+
+def _data_root(data: Path | None) -> Path:
+    root = data or (Path(os.environ[DATA_VARIABLE]) if DATA_VARIABLE in os.environ else None)
+    if root is None:
+        raise UsageError(f"no data folder; pass --data or set {DATA_VARIABLE}")
+    if not root.is_dir():
+        raise UsageError(f"data folder does not exist: {root}")
+    return root
+
+
+def main() -> None:
+    """Run the command line; errors become one line and an exit code: 1 failed, 2 wrong usage."""
+    verbose = "-v" in sys.argv or "--verbose" in sys.argv
+    level = logging.DEBUG if verbose else logging.WARNING
+    logging.basicConfig(level=level, format="%(levelname)s %(name)s: %(message)s")
+    for noisy in ("numba", "matplotlib", "PIL"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    try:
+        app()
+    except WsipipeError as error:
+        if verbose:
+            raise
+        print(f"amasam: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(2 if isinstance(error, UsageError) else 1)
+    except KeyboardInterrupt:
+        print("amasam: stopped", file=sys.stderr)
+        sys.exit(130)

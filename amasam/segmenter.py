@@ -1,0 +1,113 @@
+"""AMA-SAM as a wsipipe segmenter: from uint8 tiles to uint8 maps, and from maps to instances."""
+
+import threading
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from amasam.model.amasam import AmaSam, ForwardOptions
+from amasam.postprocess import PostConfig, find_instances
+from wsipipe.grid import Sides
+from wsipipe.segmenter import InstanceWindow
+
+Precision = Literal["fp32", "bf16"]
+TILE, HALO = 1024, 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelFacts:
+    """What a segmenter tells about its model.
+
+    Attributes:
+        name: as named on the command line.
+        mpp: micrometres per px that it was trained at.
+        sha256: of the weights.
+        licence: of the weights.
+        post: its post-processing.
+    """
+
+    name: str
+    mpp: float
+    sha256: str
+    licence: str
+    post: PostConfig
+
+
+def best_precision(device: str) -> Precision:
+    """Choose bf16 where the device computes it natively: CUDA, and CPUs with AVX512-BF16 or AMX."""
+    if device.startswith("cuda"):
+        return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
+    has_bf16 = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return "bf16" if has_bf16 else "fp32"
+
+
+class AmaSamSegmenter:
+    """A loaded AMA-SAM.
+
+    Image b's maps depend on nothing else in the batch: the network has no layer across images, and on a CPU every image
+    runs by itself, so that they do not even differ in the last bit.
+    """
+
+    tile = TILE
+    halo = HALO
+    class_names = ("Nucleus",)
+
+    def __init__(self, model: AmaSam, facts: ModelFacts, *, device: str, precision: Precision) -> None:
+        """Take a model over; it must be in eval mode and on the device.
+
+        Args:
+            model: fused for inference or not.
+            facts: its name, scale and post-processing.
+            device: "cpu" or "cuda[:N]".
+            precision: of the network; maps are uint8 in any case.
+        """
+        self.name, self.mpp, self.sha256, self.licence = facts.name, facts.mpp, facts.sha256, facts.licence
+        self.map_names = ("foreground", *model.config.instance_maps)
+        self.post = facts.post
+        self.device = torch.device(device)
+        self.precision: Precision = precision
+        self.options = ForwardOptions()
+        self._model = model
+        self._is_vit = model.config.encoder.startswith("vit")
+        self._facts = facts
+        self._lock = threading.Lock()
+
+    @property
+    def sides(self) -> tuple[int, ...]:
+        """Input sides that work: any multiple of 256 for a convolutional encoder, the trained one for a ViT."""
+        return (TILE,) if self._is_vit else tuple(range(256, TILE + 1, 256))
+
+    @property
+    def parameters(self) -> Mapping[str, Any]:
+        """Return everything that changes the result."""
+        return {"precision": self.precision, "device": self.device.type, **self.post.as_table()}
+
+    def fitted(self, sample: NDArray[np.uint8]) -> "AmaSamSegmenter":
+        """Return self: nothing is adapted to a slide."""
+        return self
+
+    @torch.inference_mode()
+    def maps(self, images: NDArray[np.uint8]) -> Tensor:
+        """Compute uint8 (B, C, S, S) maps on the model's device from uint8 (B, 3, S, S) RGB."""
+        batch = torch.from_numpy(np.ascontiguousarray(images)).to(self.device, non_blocking=True)
+        parts = [batch] if self.device.type == "cuda" else list(batch.split(1))
+        with self._autocast():
+            return torch.cat([self._forward(part) for part in parts])
+
+    def instances(self, maps: NDArray[np.uint8], *, mpp: float, sides: Sides) -> InstanceWindow:
+        """Find nuclei in a window of maps."""
+        return find_instances(maps, self.map_names, self.post, mpp=mpp, sides=sides)
+
+    def _forward(self, images: Tensor) -> Tensor:
+        output = self._model(images, options=self.options)
+        logits = torch.cat([output.fine, output.maps], dim=1).float()
+        return logits.sigmoid_().mul_(255).round_().to(torch.uint8)
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16")

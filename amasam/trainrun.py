@@ -1,0 +1,189 @@
+"""Assemble a training run: processes, data, model, optimiser, and where an interrupted one had come to."""
+
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal, cast
+
+import torch
+from torch import nn
+
+from amasam import rundir
+from amasam.build import ModelConfig, build_model, preset
+from amasam.checkpoint import load_weights
+from amasam.data.sampler import CropSampler
+from amasam.model.amasam import AmaSam
+from amasam.model.stages import trainable_parameters
+from amasam.optim import Ema, make_optimiser, peak_lr, steps_per_epoch, total_steps
+from amasam.recipe import config_from_table
+from amasam.trainconfig import TrainConfig
+from amasam.traindata import TrainingData, load_training_data, make_sampler
+from amasam.trainstate import Progress, load_state
+from amasam.trainstep import StepSettings
+from wsipipe.errors import OutputError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunOptions:
+    """How and where a recipe is run; nothing here changes the weights, apart from the device's arithmetic.
+
+    Attributes:
+        data_root: folder that the sets' image folders are relative to.
+        descriptions: folder of the sets' TOML files.
+        resume: "auto" continues where the folder's run stopped, "never" refuses a folder that holds one.
+        threads: of torch; 0 = torch's own choice.
+        max_minutes: stop cleanly after this time, to be continued; 0 = no limit.
+        device: "cpu" or "cuda"; under torchrun each process takes its own GPU.
+    """
+
+    data_root: Path
+    descriptions: Path
+    resume: Literal["auto", "never"] = "auto"
+    threads: int = 0
+    max_minutes: float = 0.0
+    device: str = "cpu"
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """This process among those of torchrun."""
+
+    rank: int = 0
+    world: int = 1
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process logs, validates and saves."""
+        return self.rank == 0
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """Length and learning rate of a run."""
+
+    steps: int
+    epoch_steps: int
+    peak_lr: float
+
+
+@dataclass(slots=True)
+class Run:
+    """Everything that the training loop works with.
+
+    Attributes:
+        model: the bare model; network: the same, wrapped by torch.compile or DDP where asked for.
+        process: this process; schedule: of the run; settings: of a step.
+    """
+
+    config: TrainConfig
+    out: Path
+    data: TrainingData
+    sampler: CropSampler
+    model: AmaSam
+    network: nn.Module
+    optimiser: torch.optim.Optimizer
+    ema: Ema
+    progress: Progress
+    process: Process
+    schedule: Schedule
+    settings: StepSettings
+
+
+def prepare_run(config: TrainConfig, out: Path, options: RunOptions) -> Run:
+    """Build a run, or bring it back to its resume point.
+
+    Raises:
+        OutputError: the folder holds a run and resume is "never".
+        CheckpointError: the resume point belongs to another recipe, or a checkpoint is unusable.
+    """
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    process, device = _join_processes(options.device)
+    state = out / rundir.STATE
+    if state.exists() and options.resume == "never":
+        raise OutputError(f"folder holds a training run; use --resume auto or another --out: {out}")
+    data = load_training_data(config.data, options.descriptions, options.data_root)
+    torch.manual_seed(config.seed)
+    model = _make_model(config).to(device)
+    sampler = make_sampler(config, data.sets, model.config.instance_maps)
+    n_images = sampler.n_images
+    schedule = Schedule(
+        total_steps(config.optim, n_images, process.world),
+        steps_per_epoch(config.optim, n_images, process.world),
+        peak_lr(config.optim, n_images),
+    )
+    optimiser = make_optimiser(config.optim, model, schedule.peak_lr)
+    ema = Ema(model, config.optim.ema)
+    progress = load_state(state, model, optimiser, ema, rundir.recipe_key(config)) if state.exists() else Progress()
+    out.mkdir(parents=True, exist_ok=True)
+    network = _wrap(model, config, process, device)
+    settings = _step_settings(config, model.config, device)
+    run = Run(config, out, data, sampler, model, network, optimiser, ema, progress, process, schedule, settings)
+    if process.is_first and not (out / rundir.RECORD).exists():
+        _record(run)
+    return run
+
+
+def model_config(config: TrainConfig) -> ModelConfig:
+    """Return the model that a recipe describes: a preset with single fields replaced."""
+    base = preset(config.preset)
+    table = {name: getattr(base, name) for name in base.__dataclass_fields__} | config.model
+    checked = config_from_table(ModelConfig, table, "model")
+    return replace(checked, align=config.align.align, grad_checkpoint=config.optim.grad_checkpoint)
+
+
+def _make_model(config: TrainConfig) -> AmaSam:
+    model = build_model(model_config(config))
+    if config.init:
+        load_weights(model, Path(config.init))
+    stage: Literal["pretrain", "ama", "finetune"] = config.stage
+    if config.stage == "ama" and config.trainable == "all":
+        stage = "finetune"
+    trainable_parameters(model, stage)
+    if not config.optim.channels_last:
+        model = model.to(memory_format=torch.contiguous_format)
+    return model
+
+
+def _join_processes(device: str) -> tuple[Process, str]:
+    """Join the other processes of torchrun, if it started this one."""
+    if "LOCAL_RANK" not in os.environ:
+        return Process(), device
+    if device != "cpu":
+        device = f"cuda:{os.environ['LOCAL_RANK']}"
+        torch.cuda.set_device(device)
+    torch.distributed.init_process_group("gloo" if device == "cpu" else "nccl")
+    return Process(torch.distributed.get_rank(), torch.distributed.get_world_size()), device
+
+
+def _wrap(model: AmaSam, config: TrainConfig, process: Process, device: str) -> nn.Module:
+    network = cast(nn.Module, torch.compile(model)) if config.optim.compile else model
+    if process.world == 1:
+        return network
+    ids = None if device == "cpu" else [torch.device(device)]
+    return nn.parallel.DistributedDataParallel(network, device_ids=ids, find_unused_parameters=True)
+
+
+def _step_settings(config: TrainConfig, model: ModelConfig, device: str) -> StepSettings:
+    return StepSettings(
+        loss=config.loss,
+        map_names=model.instance_maps,
+        prompt_value=model.prompt_value,
+        use_domain=len(config.data.auxiliary) > 0 and (config.align.align != "none" or config.align.probe),
+        precision=config.optim.precision,
+        device=device,
+    )
+
+
+def _record(run: Run) -> None:
+    parameters = list(run.model.parameters())
+    facts = {
+        "steps": run.schedule.steps,
+        "steps_per_epoch": run.schedule.epoch_steps,
+        "peak_lr": run.schedule.peak_lr,
+        "processes": run.process.world,
+        "parameters": sum(p.numel() for p in parameters),
+        "trained_parameters": sum(p.numel() for p in parameters if p.requires_grad),
+    }
+    data = rundir.describe_data(run.data.sets, run.data.validation)
+    rundir.write_record(run.out, run.config, data, facts)
