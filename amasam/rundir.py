@@ -5,14 +5,14 @@ import json
 import platform
 import subprocess
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from amasam.data.samples import DataSet, Sample
-from amasam.trainconfig import TrainConfig
+from amasam.trainconfig import TrainConfig, WatchConfig
 from wsipipe.atomic import write_text
 
 STATE, LOG, RECORD = "state.pt", "log.jsonl", "run.json"
@@ -20,11 +20,26 @@ BEST, LAST = "best.safetensors", "last.safetensors"
 
 
 def recipe_key(config: TrainConfig) -> str:
-    """Hash everything in a recipe that changes the weights: not how often it logs, nor who cuts its patches."""
-    table = config.as_table()
-    table.pop("watch")
-    table["data"].pop("workers")
-    return hashlib.sha256(json.dumps(table, sort_keys=True).encode()).hexdigest()
+    """Hash everything in a recipe that changes the weights: not how often it logs, nor who cuts its patches.
+
+    Only what differs from the defaults counts, so that a new option does not orphan the runs of older versions.
+    """
+    fixed = replace(config, watch=WatchConfig(), data=replace(config.data, workers=1))
+    changes = _changes(fixed.as_table(), TrainConfig().as_table())
+    return hashlib.sha256(json.dumps(changes, sort_keys=True).encode()).hexdigest()
+
+
+def _changes(table: dict[str, Any], default: dict[str, Any]) -> dict[str, Any]:
+    """Return what differs from the defaults, nested tables alike."""
+    found = {}
+    for key, value in table.items():
+        usual = default.get(key)
+        if isinstance(value, dict) and isinstance(usual, dict):
+            value = _changes(value, usual)
+            usual = {}
+        if value != usual:
+            found[key] = value
+    return found
 
 
 def hash_samples(samples: Sequence[Sample]) -> str:
