@@ -65,6 +65,7 @@ class AmaSam(nn.Module):
     Attributes:
         config: what it was built from.
         batch_norm_frozen: keep BatchNorm in eval mode even in `train()`.
+        base_sha256: of the file with the frozen weights; None for a model that is all its own.
     """
 
     def __init__(
@@ -86,6 +87,7 @@ class AmaSam(nn.Module):
         self.hr_decoder = hr_decoder
         self.alignment = alignment
         self.batch_norm_frozen = False
+        self.base_sha256: str | None = None
         self.register_buffer("pixel_mean", torch.tensor(PIXEL_MEAN).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("pixel_std", torch.tensor(PIXEL_STD).view(1, 3, 1, 1), persistent=False)
         self.pixel_mean: Tensor

@@ -26,10 +26,11 @@ class ModelConfig:
         adapter_scale: s.
         conv_adapters: 1x1 adapters in residual convolution blocks, too [X].
         folded_attention: SAM's attention with its position bias folded into longer vectors.
-        grad_checkpoint: recompute encoder blocks in the backward pass.
+        grad_checkpoint: recompute encoder blocks in the backward pass (unfrozen BatchNorm then counts a batch twice).
         prompt_value, prompt_threshold: the mask prompt; {0, 1} at 0.95 [P].
         position_reference: tokens that the mask decoder's positional encoding spans; None = the image, as SAM.
         decoder: "hr", or "sam" for the ablation of table 3.
+        unfreeze_sam_mask: with "sam", train its mask tokens and first MLP.
         decoder_mlp_dim: hidden width of the two-way transformer's MLPs.
         mlp_hidden: hidden width of the token MLPs.
         shared_mlp: one MLP for all 16 tokens.
@@ -64,6 +65,7 @@ class ModelConfig:
     prompt_threshold: float = 0.95
     position_reference: int | None = None
     decoder: Literal["hr", "sam"] = "hr"
+    unfreeze_sam_mask: bool = False
     decoder_mlp_dim: int = 2048
     mlp_hidden: int = 256
     shared_mlp: bool = False

@@ -13,6 +13,7 @@ from amasam.model.upsample import fused_map, phase_stencils
 
 FACTOR = 4  # G has stride 4
 SLICES = FACTOR**2
+SAM_MASK_MLP = "output_hypernetworks_mlps.0"
 OWN_TOKENS = 5  # SAM's iou token and four mask tokens come first
 
 
@@ -207,12 +208,12 @@ class HrDecoder(nn.Module):
         """Start as SAM's first mask [C]: tokens near its token, MLPs copies of its MLP where widths agree, `conv` 0."""
         token = mask_decoder.get_parameter("mask_tokens.weight")[0]
         self.slice_tokens.weight.copy_(token + 0.02 * torch.randn_like(self.slice_tokens.weight))
-        layers = cast(
-            list[nn.Linear], list(mask_decoder.get_submodule("output_hypernetworks_mlps.0.layers").children())
-        )
-        for mlps in (self.mlps, *self.map_mlps.values()):
+        layers = [
+            module for module in mask_decoder.get_submodule(SAM_MASK_MLP).modules() if isinstance(module, nn.Linear)
+        ]
+        for mlps in cast(list[TokenMlps], [self.mlps, *self.map_mlps.values()]):
             if mlps.weights[0].shape[1:] == layers[0].weight.T.shape:
-                cast(TokenMlps, mlps).copy_from(layers)
+                mlps.copy_from(layers)
         last = list(self.conv.modules())[-1]
         for parameter in last.parameters():
             parameter.zero_()

@@ -5,6 +5,7 @@ is frozen, its statistics with it, and for inference they are folded into the co
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import cast
 
 import torch
@@ -45,6 +46,8 @@ class WindowBlock(nn.Module):
         self.attention = WindowAttention(width, heads, window)
         self.norm2 = nn.LayerNorm(width)
         self.mlp = nn.Sequential(nn.Linear(width, hidden), nn.SiLU(), nn.Linear(hidden, width))
+        self.attention.apply(_init_linear)
+        self.mlp.apply(_init_linear)
         self.adapter = Adapter(width, width // 4) if adapter else None
 
     def forward(self, x: Tensor) -> Tensor:
@@ -56,44 +59,52 @@ class WindowBlock(nn.Module):
         return y if self.adapter is None else y + self.adapter(normed)
 
 
-class HybridEncoder(ImageEncoder):
-    """Convolutions at strides 2, 4 and 8, window-attention blocks at stride 16, then SAM's output channels.
+@dataclass(frozen=True, slots=True)
+class HybridSize:
+    """Widths and depths of the hybrid encoder.
 
-    Args:
+    Attributes:
         channels: of the four stages.
         depths: residual blocks at strides 2, 4, 8, then window-attention blocks at stride 16.
         heads: attention heads.
         window: attention window, tokens.
         mlp_ratio: hidden width of an MLP over its width.
+    """
+
+    channels: tuple[int, int, int, int]
+    depths: tuple[int, int, int, int]
+    heads: int
+    window: int
+    mlp_ratio: float
+
+
+class HybridEncoder(ImageEncoder):
+    """Convolutions at strides 2, 4 and 8, window-attention blocks at stride 16, then SAM's output channels.
+
+    Args:
+        size: widths and depths.
         outputs: E, channels of `F_enc`.
-        adapters: whether the attention blocks carry adapters.
-        conv_adapters: whether the residual blocks do, too.
+        adapters: whether attention blocks carry adapters, and whether residual blocks do.
         grad_checkpoint: recompute blocks in the backward pass instead of keeping their activations.
     """
 
     def __init__(
-        self,
-        *,
-        channels: tuple[int, int, int, int],
-        depths: tuple[int, int, int, int],
-        heads: int,
-        window: int,
-        mlp_ratio: float,
-        outputs: int,
-        adapters: tuple[bool, bool],
-        grad_checkpoint: bool = False,
+        self, size: HybridSize, *, outputs: int, adapters: tuple[bool, bool], grad_checkpoint: bool = False
     ) -> None:
         super().__init__()
-        attention_adapters, conv_adapters = adapters
+        attention_adapter, conv_adapter = adapters
+        channels = size.channels
         inputs = (3, *channels[:3])
         self.downs = nn.ModuleList(ConvBn(inputs[i], channels[i], 3, stride=2) for i in range(4))
         self.stages = nn.ModuleList(
-            nn.Sequential(*(ResidualBlock(channels[i], adapter=conv_adapters) for _ in range(depths[i])))
+            nn.Sequential(*(ResidualBlock(channels[i], adapter=conv_adapter) for _ in range(size.depths[i])))
             for i in range(3)
         )
         self.blocks = nn.ModuleList(
-            WindowBlock(channels[3], heads, window=window, mlp_ratio=mlp_ratio, adapter=attention_adapters)
-            for _ in range(depths[3])
+            WindowBlock(
+                channels[3], size.heads, window=size.window, mlp_ratio=size.mlp_ratio, adapter=attention_adapter
+            )
+            for _ in range(size.depths[3])
         )
         self.neck = nn.Sequential(
             nn.Conv2d(channels[3], outputs, 1, bias=False),
@@ -104,10 +115,6 @@ class HybridEncoder(ImageEncoder):
         self.early_channels = (channels[1], channels[2])
         self.tap_channels = {"neck": (outputs,), "last_block": (channels[3],)}
         self.grad_checkpoint = grad_checkpoint
-        self.apply(_init_linear)
-        for module in self.modules():
-            if isinstance(module, Adapter):
-                nn.init.zeros_(module.up.weight)
 
     def forward(self, x: Tensor, tap: Tap = "neck") -> Encoded:
         """Encode normalised images (B, 3, H, W), H and W multiples of 16."""
