@@ -13,7 +13,7 @@ from torch import Tensor
 from amasam.build import build_model, config_from_table, file_sha256, load_base
 from amasam.model.amasam import AmaSam
 from amasam.model.config import ModelConfig
-from amasam.model.stages import trains_in_ama
+from amasam.model.stages import is_adaptation, trains_in_ama
 from wsipipe.errors import CheckpointError, UsageError
 
 FORMAT = "amasam"
@@ -112,8 +112,27 @@ def load_checkpoint(path: Path, *, base: Path | None = None) -> tuple[AmaSam, Ch
     for name in sorted(wanted | set(tensors)):
         if name not in tensors or name not in wanted or tensors[name].shape != own[name].shape:
             raise CheckpointError(f"weights do not fit their own configuration (at {name}): {path}")
-    model.load_state_dict({name: tensor.float() for name, tensor in tensors.items()}, strict=False)
+    model.load_state_dict(tensors, strict=False)
     return model, info
+
+
+def load_weights(model: AmaSam, path: Path) -> None:
+    """Start a model from a self-contained checkpoint of a smaller one, e.g. of pre-training without adapters.
+
+    What the file lacks must be AMA-SAM's own (adapters, heads) and keeps its start; the rest must fit.
+
+    Raises:
+        CheckpointError: the file is unusable, or of a model that does not fit.
+    """
+    info = read_info(path)
+    if info.base_sha256 is not None:
+        raise CheckpointError(f"weights to start from must be self-contained, these need a base: {path}")
+    tensors, own = _read_tensors(path), model.state_dict()
+    lacking = [name for name in own if name not in tensors and not is_adaptation(name)]
+    strange = [name for name in tensors if name not in own or own[name].shape != tensors[name].shape]
+    if lacking or strange:
+        raise CheckpointError(f"weights do not fit this model (at {(lacking + strange)[0]}): {path}")
+    model.load_state_dict(tensors, strict=False)
 
 
 def read_info(path: Path) -> CheckpointInfo:
