@@ -157,7 +157,12 @@ def split_parts(labels: NDArray[np.int32]) -> tuple[NDArray[np.int32], NDArray[n
             depth -= 1
             p = stack[depth]
             x = p % cols
-            for q, inside in ((p - cols, p >= cols), (p - 1, x > 0), (p + 1, x + 1 < cols), (p + cols, p + cols < len(flat))):
+            for q, inside in (
+                (p - cols, p >= cols),
+                (p - 1, x > 0),
+                (p + 1, x + 1 < cols),
+                (p + cols, p + cols < len(flat)),
+            ):
                 if inside and out[q] == 0 and flat[q] == flat[start]:
                     out[q] = n
                     stack[depth] = q

@@ -307,9 +307,7 @@ def merge(
 
 
 @njit(cache=True, nogil=True)  # type: ignore[misc]
-def join_unsettled(
-    basins: NDArray[np.int32], stride: int, parent: NDArray[np.int32], exact: NDArray[np.uint8]
-) -> None:
+def join_unsettled(basins: NDArray[np.int32], stride: int, parent: NDArray[np.int32], exact: NDArray[np.uint8]) -> None:
     """Unite adjacent inexact sets in place, so that each connected unsettled area becomes one region."""
     for p in range(len(basins)):
         if basins[p]:
