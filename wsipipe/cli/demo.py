@@ -32,8 +32,9 @@ def demo(
     out.mkdir(parents=True, exist_ok=True)
     name = f"drawn-{size}-{seed}"
     slide, truth = out / f"{name}.svs", out / f"{name}-truth.zarr"
-    drawn = draw_slide(slide, truth, DemoSpec(width=size, height=size, seed=seed))
-    typer.echo(f"drew {slide}: {size} x {size} px, {drawn.n_nuclei} nuclei", err=True)
+    if not (slide.exists() and truth.exists()):
+        drawn = draw_slide(slide, truth, DemoSpec(width=size, height=size, seed=seed))
+        typer.echo(f"drew {slide}: {size} x {size} px, {drawn.n_nuclei} nuclei", err=True)
     options = RunOptions(
         out=out / "results", model=model, device=resolve_device(device), overwrite=True, command=tuple(sys.argv)
     )
@@ -44,7 +45,7 @@ def demo(
         sink.close()
     if summary.exit_code == 0:
         folder = summary.results[0].folder
-        scores = score_demo(folder / "labels.ome.zarr", truth)
+        scores = score_demo(truth, folder / "labels.ome.zarr")
         typer.echo(
             f"score against the truth: F1 {scores.f1:.3f} at IoU 0.5, PQ {scores.pq:.3f}, AJI {scores.aji:.3f}, "
             f"{scores.n_found} nuclei found of {scores.n_truth} ({100 * scores.count_error:+.1f} %)"
