@@ -78,6 +78,8 @@ def save_checkpoint(
     Raises:
         CheckpointError: a value does not fit into float16.
     """
+    if model.is_fused:
+        raise ValueError("a fused model cannot be saved; save the one that it was loaded from")
     base = None if whole else model.base_sha256
     about = {
         "format_version": FORMAT_VERSION,

@@ -65,6 +65,7 @@ class AmaSam(nn.Module):
     Attributes:
         config: what it was built from.
         batch_norm_frozen: keep BatchNorm in eval mode even in `train()`.
+        is_fused: whether `fuse` was called; such a model can neither train nor be saved.
         base_sha256: of the file with the frozen weights; None for a model that is all its own.
     """
 
@@ -88,10 +89,12 @@ class AmaSam(nn.Module):
         self.alignment = alignment
         self.batch_norm_frozen = False
         self.base_sha256: str | None = None
-        self.register_buffer("pixel_mean", torch.tensor(PIXEL_MEAN).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("pixel_std", torch.tensor(PIXEL_STD).view(1, 3, 1, 1), persistent=False)
-        self.pixel_mean: Tensor
-        self.pixel_std: Tensor
+        self.is_fused = False
+        std = torch.tensor(PIXEL_STD).view(1, 3, 1, 1)
+        self.register_buffer("pixel_scale", 1 / std, persistent=False)
+        self.register_buffer("pixel_shift", -torch.tensor(PIXEL_MEAN).view(1, 3, 1, 1) / std, persistent=False)
+        self.pixel_scale: Tensor
+        self.pixel_shift: Tensor
 
     def forward(
         self,
@@ -153,11 +156,14 @@ class AmaSam(nn.Module):
         return self
 
     def fuse(self) -> "AmaSam":
-        """Fold BatchNorm into convolutions, in place, for inference; return self."""
+        """Fold BatchNorm and linear pairs of layers into convolutions, in place, for inference; return self."""
         self.eval()
         fuse_batch_norms(self)
+        self.spgen.fuse()
+        self.is_fused = True
         return self
 
     def _normalise(self, images: Tensor) -> Tensor:
-        normal = (images.to(self.pixel_mean.dtype) - self.pixel_mean) / self.pixel_std
-        return normal.contiguous(memory_format=torch.channels_last)
+        """Subtract the mean and divide by the deviation of each channel; channels-last."""
+        images = images.contiguous(memory_format=torch.channels_last).to(self.pixel_scale.dtype)
+        return torch.addcmul(self.pixel_shift, images, self.pixel_scale)

@@ -191,11 +191,14 @@ class HrDecoder(nn.Module):
         total: Tensor = self.conv(given.features) + f_mask
         if self.early_skip is not None:
             total = total + self.early_skip(given.early)
-        return total if self.refine is None else self.refine(total)
+        if self.refine is not None:
+            total = self.refine(total)
+        return total.contiguous(memory_format=torch.channels_last)
 
     def _map(self, features: Tensor, slices: Tensor) -> Tensor:
-        dtype = torch.promote_types(slices.dtype, torch.float32)
-        return fused_map(features.to(slices.dtype), slices, self.stencils.to(dtype))
+        """Return one map (B, 1, S, S), in float32 or better."""
+        dtype = torch.promote_types(features.dtype, torch.float32)
+        return fused_map(features, slices.to(features.dtype), self.stencils.to(dtype))
 
     def _frozen_tokens(self, mask_decoder: nn.Module, ablation: Ablation) -> Tensor:
         if ablation.fixed_tokens is not None:

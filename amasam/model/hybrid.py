@@ -136,7 +136,7 @@ class HybridEncoder(ImageEncoder):
 
 
 def _init_linear(module: nn.Module) -> None:
-    """Truncated normal for linear layers, as vision transformers use."""
+    """Start linear layers small, as vision transformers do."""
     if isinstance(module, nn.Linear):
-        nn.init.trunc_normal_(module.weight, std=0.02)
+        nn.init.normal_(module.weight, std=0.02)
         nn.init.zeros_(module.bias)

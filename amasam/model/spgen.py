@@ -32,6 +32,11 @@ class SPGen(nn.Module):
             nn.Conv2d(sixteenth, 1, 1),
         )
 
+    def fuse(self) -> None:
+        """Merge each linear pair of layers at a branch's end into one, in place; for inference only."""
+        self.double_size = _merge_last_two(self.double_size)
+        self.fourfold_size = _merge_last_two(self.fourfold_size)
+
     def forward(self, features: Tensor) -> Tensor:
         """Map `F_enc` (B, E, g, g) to coarse logits (B, 1, 4g, 4g)."""
         coarse: Tensor = self.fourfold_size(features)
@@ -56,3 +61,17 @@ def mask_prompt(coarse: Tensor, value: PromptValue, threshold: float) -> Tensor:
         return logits
     prob = torch.sigmoid(logits)
     return (prob >= threshold).to(prob.dtype) if value == "binary" else prob
+
+
+@torch.no_grad()
+def _merge_last_two(branch: nn.Sequential) -> nn.Sequential:
+    """Replace a transposed convolution and the 1x1 convolution after it by their product."""
+    *kept, first, second = branch
+    if not (isinstance(first, nn.ConvTranspose2d) and isinstance(second, nn.Conv2d)):
+        return branch
+    merged = nn.ConvTranspose2d(first.in_channels, second.out_channels, first.kernel_size, first.stride)  # type: ignore[arg-type]
+    mixing = second.weight[:, :, 0, 0]
+    merged.weight.copy_(torch.einsum("iokl,po->ipkl", first.weight, mixing))
+    if first.bias is not None and second.bias is not None and merged.bias is not None:
+        merged.bias.copy_(mixing @ first.bias + second.bias)
+    return nn.Sequential(*kept, merged)

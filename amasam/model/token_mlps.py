@@ -20,6 +20,7 @@ class TokenMlps(nn.Module):
     def __init__(self, count: int, widths: tuple[int, int, int], *, shared: bool) -> None:
         super().__init__()
         first, hidden, last = widths
+        self.count = count
         sets = 1 if shared else count
         sizes = ((first, hidden), (hidden, hidden), (hidden, last))
         self.weights = nn.ParameterList(nn.Parameter(torch.empty(sets, fan_in, out)) for fan_in, out in sizes)
@@ -33,7 +34,8 @@ class TokenMlps(nn.Module):
         """Map (B, count, E) to (B, count, C)."""
         x = tokens.transpose(0, 1)  # (count, B, E)
         for i, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
-            x = torch.matmul(functional.relu(x) if i else x, weight) + bias
+            weight, bias = weight.expand(self.count, -1, -1), bias.expand(self.count, -1, -1)
+            x = torch.baddbmm(bias, functional.relu(x) if i else x, weight)
         return x.transpose(0, 1)
 
     @torch.no_grad()

@@ -40,5 +40,6 @@ def fused_map(features: Tensor, slices: Tensor, stencils: Tensor) -> Tensor:
     maps = torch.bmm(rows, slices.transpose(1, 2)).to(stencils.dtype)  # (B, h * w, factor ** 2)
     maps = maps.view(batch, height, width, -1).permute(0, 3, 1, 2)  # (B, factor ** 2, h, w)
     maps = functional.pad(maps, (1, 1, 1, 1), mode="replicate")
-    maps = functional.conv2d(maps, stencils, groups=stencils.shape[0])
+    with torch.autocast(maps.device.type, enabled=False):  # the stencils keep their precision
+        maps = functional.conv2d(maps, stencils, groups=stencils.shape[0])
     return functional.pixel_shuffle(maps, round(stencils.shape[0] ** 0.5))
