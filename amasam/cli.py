@@ -91,9 +91,9 @@ def predict(
     verbose: VerboseOption = False,
 ) -> None:
     """Write the nuclei of every image of a folder; exit code 1 when some image failed."""
+    from amasam.entries import find_segmenter
     from amasam.predict import predict_folder
     from amasam.progressbar import show_images
-    from amasam.registry import find_segmenter
 
     _set_threads(threads)
     segmenter = find_segmenter(model, device=_device(device))

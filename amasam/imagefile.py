@@ -81,7 +81,7 @@ def _to_uint8(image: NDArray[Any], path: Path) -> NDArray[np.uint8]:
         full = 1.0 if top <= 1 else 255.0 if top <= 255 else 65535.0
     else:
         full = next((f for f in (255.0, 4095.0, 65535.0) if top <= f), top)
-    return np.rint(image.astype(np.float32) * (255.0 / full)).clip(0, 255).astype(np.uint8)
+    return np.asarray(np.rint(image.astype(np.float32) * (255.0 / full)).clip(0, 255), np.uint8)
 
 
 def _on_white(rgb: NDArray[np.uint8], alpha: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -89,7 +89,7 @@ def _on_white(rgb: NDArray[np.uint8], alpha: NDArray[np.uint8]) -> NDArray[np.ui
     if alpha.min() == alpha.max():
         return rgb
     cover = alpha[..., None].astype(np.uint16)
-    return ((rgb * cover + 255 * (255 - cover) + 127) // 255).astype(np.uint8)
+    return np.asarray((rgb * cover + 255 * (255 - cover) + 127) // 255, np.uint8)
 
 
 def write_labels(folder: Path, stem: str, labels: NDArray[np.integer[Any]]) -> Path:

@@ -53,13 +53,13 @@ def make_optimiser(config: OptimConfig, model: nn.Module, lr: float) -> torch.op
     """Build Adam (no weight decay, as the paper) or AdamW (no decay on biases, norms and embeddings) on what trains."""
     trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     if config.optimiser == "adam":
-        return torch.optim.Adam([p for _, p in trained], lr=lr)
+        return torch.optim.Adam([p for _, p in trained], lr=lr, fused=True)
     is_matrix = [p.ndim >= 2 and "token" not in name and "embed" not in name for name, p in trained]
     groups = [
         {"params": [p for (_, p), m in zip(trained, is_matrix, strict=True) if m], "weight_decay": config.weight_decay},
         {"params": [p for (_, p), m in zip(trained, is_matrix, strict=True) if not m], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW([g for g in groups if g["params"]], lr=lr)
+    return torch.optim.AdamW([g for g in groups if g["params"]], lr=lr, fused=True)
 
 
 class Ema:

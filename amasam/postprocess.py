@@ -10,10 +10,10 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from wsipipe.instances import SplitRules, split_instances
 
 from wsipipe.errors import ModelError
 from wsipipe.grid import ALL_SIDES, Sides
+from wsipipe.instances import SplitRules, split_instances
 from wsipipe.segmenter import InstanceWindow
 from wsipipe.watershed import MAX_SMOOTH_PX
 
@@ -78,11 +78,11 @@ def height_map(maps: NDArray[np.uint8], names: Sequence[str], height: Height) ->
     missing = [name for name in needed if name not in names]
     if missing:
         raise ModelError(f"post-processing with height {height!r} needs the map {missing[0]!r}; the model has {names}")
-    first = maps[names.index(needed[0])]
+    first: NDArray[np.uint8] = maps[names.index(needed[0])]
     if height != "distance_boundary":
         return first
     inside = 255 - maps[names.index("boundary")].astype(np.uint16)
-    return ((first * inside + 127) // 255).astype(np.uint8)
+    return np.asarray((first * inside + 127) // 255, np.uint8)
 
 
 def find_instances(

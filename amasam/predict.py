@@ -107,8 +107,8 @@ def predict_maps(segmenter: Segmenter, image: NDArray[np.uint8]) -> NDArray[np.u
     side = next((s for s in tile_sides(segmenter) if s >= max(height, width)), None)
     if side is not None:
         y0, x0 = (side - height) // 2, (side - width) // 2
-        tile = np.moveaxis(reflect_read(image, Box(-x0, -y0, side - x0, side - y0)), 2, 0)
-        return np.ascontiguousarray(_maps(segmenter, tile[None])[0, :, y0 : y0 + height, x0 : x0 + width])
+        pixels = np.moveaxis(reflect_read(image, Box(-x0, -y0, side - x0, side - y0)), 2, 0)
+        return np.ascontiguousarray(_maps(segmenter, pixels[None])[0, :, y0 : y0 + height, x0 : x0 + width])
     grid = TileGrid(width, height, segmenter.tile, segmenter.halo)
     out = np.zeros((len(segmenter.map_names), height, width), np.uint8)
     for row in range(grid.rows):
@@ -137,7 +137,7 @@ def _reflect(index: NDArray[np.int64], size: int) -> NDArray[np.int64]:
     if size == 1:
         return np.zeros_like(index)
     folded = np.abs(index) % (2 * (size - 1))
-    return np.minimum(folded, 2 * (size - 1) - folded)
+    return np.asarray(np.minimum(folded, 2 * (size - 1) - folded), np.int64)
 
 
 def _maps(segmenter: Segmenter, tiles: NDArray[np.uint8]) -> NDArray[np.uint8]:

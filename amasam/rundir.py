@@ -9,6 +9,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from amasam.data.samples import DataSet, Sample
@@ -47,8 +48,8 @@ def hash_samples(samples: Sequence[Sample]) -> str:
     digest = hashlib.sha256()
     for sample in samples:
         digest.update(f"{sample.domain}/{sample.name} {sample.mpp} {sample.labels.shape}".encode())
-        digest.update(sample.image)
-        digest.update(sample.labels)
+        digest.update(np.ascontiguousarray(sample.image).data)
+        digest.update(np.ascontiguousarray(sample.labels).data)
     return digest.hexdigest()
 
 

@@ -121,7 +121,7 @@ def _optimise(run: Run, next_batch: Callable[[], DomainBatch], window: _Window) 
             losses, output = forward_losses(run.network, batch, draw, options, run.settings)
             if is_last and _is_due(step + 1, config.watch.gradients_every):
                 window.gradients = gradient_norms(losses, output.features, config.loss)
-            (losses.total / config.optim.accumulate).backward()
+            torch.autograd.backward(losses.total / config.optim.accumulate)
         _note(window, losses, output, batch)
     trained = [p for group in run.optimiser.param_groups for p in group["params"]]
     window.norm = nn.utils.clip_grad_norm_(trained, config.optim.clip or math.inf)

@@ -178,6 +178,7 @@ class TrainConfig:
         stage: "pretrain" trains everything; "ama" is AMA-SAM proper: adapters, SPGen, HR-decoder, discriminator.
         trainable: "ama" freezes what the paper freezes; "all" trains every parameter all the same, BatchNorm statistics
             apart.
+        base: SAM file of the frozen parts, "official" to fetch it once, "" for a model that is all its own.
         init: checkpoint whose weights are taken where names and shapes fit; "" = fresh weights.
         positions: draw where on the largest tile a patch lies, so that small patches teach all positions.
         preset: named size of `amasam.build`.
@@ -187,6 +188,7 @@ class TrainConfig:
 
     stage: Stage = "ama"
     trainable: Trainable = "ama"
+    base: str = ""
     init: str = ""
     seed: int = 0
     positions: bool = False

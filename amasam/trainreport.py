@@ -1,14 +1,15 @@
 """What a run shows and hands over: validations, weights, curves, pictures."""
 
-import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from amasam import rundir
-from amasam.checkpoint import save_checkpoint
+from amasam.checkpoint import Facts, save_checkpoint
 from amasam.curves import draw_curves
+from amasam.data.samples import DataSet
 from amasam.overlay import TRUTH_RGB, draw_comparison, draw_outlines, side_by_side, stack_rows, write_rgb
 from amasam.postprocess import PostConfig
 from amasam.recipe import config_from_table
@@ -37,8 +38,26 @@ def report_validation(run: Run, log: TrainLog) -> dict[str, float]:
 
 
 def export_weights(run: Run, path: Path) -> None:
-    """Write the averaged weights as a checkpoint."""
-    ...
+    """Write the averaged weights as a checkpoint with everything known about their training."""
+    config, progress = run.config, run.progress
+    training = {
+        "recipe": config.as_table(),
+        "recipe_key": rundir.recipe_key(config),
+        "steps": progress.step,
+        "best_validation": progress.best,
+        "git_commit": rundir.git_commit(),
+        "post": config_from_table(PostConfig, config.post, "post").as_table(),
+    }
+    rows = tuple({"name": name, **about} for name, about in run.described["training"].items())
+    facts = Facts(mpp=config.data.mpp, data=rows, training=training, licence=weights_licence(run.data.sets))
+    with run.ema.swapped():
+        save_checkpoint(path, run.model, facts, whole=run.schedule.trains_all)
+
+
+def weights_licence(sets: Sequence[DataSet]) -> str:
+    """Say in one line what the licences of the training data make of the weights."""
+    terms = "; ".join(f"{data.name}: {data.licence}" for data in sets)
+    return f"Apache-2.0 for the code; the weights carry the terms of their training data ({terms})"
 
 
 def write_pictures(run: Run) -> None:

@@ -3,24 +3,25 @@
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import nn
 
 from amasam import rundir
-from amasam.build import ModelConfig, build_model, preset
-from amasam.checkpoint import load_weights
+from amasam.build import ModelConfig, build_model, load_base, preset
+from amasam.checkpoint import load_checkpoint
 from amasam.data.sampler import CropSampler
+from amasam.download import fetch_base
 from amasam.model.amasam import AmaSam
-from amasam.model.stages import trainable_parameters
+from amasam.model.stages import is_adaptation, trainable_parameters
 from amasam.optim import Ema, make_optimiser, peak_lr, steps_per_epoch, total_steps
 from amasam.recipe import config_from_table
 from amasam.trainconfig import TrainConfig
 from amasam.traindata import TrainingData, load_training_data, make_sampler
 from amasam.trainstate import Progress, load_state
 from amasam.trainstep import StepSettings
-from wsipipe.errors import OutputError
+from wsipipe.errors import CheckpointError, OutputError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,11 +60,12 @@ class Process:
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """Length and learning rate of a run."""
+    """Length and learning rate of a run, and whether every parameter trains."""
 
     steps: int
     epoch_steps: int
     peak_lr: float
+    trains_all: bool
 
 
 @dataclass(slots=True)
@@ -71,6 +73,7 @@ class Run:
     """Everything that the training loop works with.
 
     Attributes:
+        described: names and hashes of the data.
         model: the bare model; network: the same, wrapped by torch.compile or DDP where asked for.
         process: this process; schedule: of the run; settings: of a step.
     """
@@ -78,6 +81,7 @@ class Run:
     config: TrainConfig
     out: Path
     data: TrainingData
+    described: dict[str, Any]
     sampler: CropSampler
     model: AmaSam
     network: nn.Module
@@ -111,14 +115,27 @@ def prepare_run(config: TrainConfig, out: Path, options: RunOptions) -> Run:
         total_steps(config.optim, n_images, process.world),
         steps_per_epoch(config.optim, n_images, process.world),
         peak_lr(config.optim, n_images),
+        training_stage(config) != "ama",
     )
     optimiser = make_optimiser(config.optim, model, schedule.peak_lr)
     ema = Ema(model, config.optim.ema)
     progress = load_state(state, model, optimiser, ema, rundir.recipe_key(config)) if state.exists() else Progress()
     out.mkdir(parents=True, exist_ok=True)
-    network = _wrap(model, config, process, device)
-    settings = _step_settings(config, model.config, device)
-    run = Run(config, out, data, sampler, model, network, optimiser, ema, progress, process, schedule, settings)
+    run = Run(
+        config=config,
+        out=out,
+        data=data,
+        described=rundir.describe_data(data.sets, data.validation),
+        sampler=sampler,
+        model=model,
+        network=_wrap(model, config, process, device),
+        optimiser=optimiser,
+        ema=ema,
+        progress=progress,
+        process=process,
+        schedule=schedule,
+        settings=_step_settings(config, model.config, device),
+    )
     if process.is_first and not (out / rundir.RECORD).exists():
         _record(run)
     return run
@@ -132,17 +149,38 @@ def model_config(config: TrainConfig) -> ModelConfig:
     return replace(checked, align=config.align.align, grad_checkpoint=config.optim.grad_checkpoint)
 
 
+def training_stage(config: TrainConfig) -> Literal["pretrain", "ama", "finetune"]:
+    """Return what `model.stages` calls the recipe's choice of trained parameters."""
+    return "finetune" if config.stage == "ama" and config.trainable == "all" else config.stage
+
+
 def _make_model(config: TrainConfig) -> AmaSam:
+    """Build the model, on SAM's weights or from a checkpoint where asked for, with the right parameters frozen."""
     model = build_model(model_config(config))
+    if config.base:
+        load_base(model, fetch_base(model.config.encoder) if config.base == "official" else Path(config.base))
     if config.init:
-        load_weights(model, Path(config.init))
-    stage: Literal["pretrain", "ama", "finetune"] = config.stage
-    if config.stage == "ama" and config.trainable == "all":
-        stage = "finetune"
-    trainable_parameters(model, stage)
+        start_from(model, Path(config.init))
+    trainable_parameters(model, training_stage(config))
     if not config.optim.channels_last:
-        model = model.to(memory_format=torch.contiguous_format)
+        model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     return model
+
+
+def start_from(model: AmaSam, path: Path) -> None:
+    """Take every tensor of a checkpoint whose name and shape the model knows; parts new to it keep their fresh start.
+
+    Raises:
+        CheckpointError: the checkpoint is unusable, or its encoder is another one.
+    """
+    source, _ = load_checkpoint(path)
+    own, theirs = model.state_dict(), source.state_dict()
+    fitting = {name: value for name, value in theirs.items() if name in own and own[name].shape == value.shape}
+    unmet = [name for name in own if name not in fitting and not is_adaptation(name)]
+    if unmet:
+        raise CheckpointError(f"checkpoint is of another model than the recipe's ({unmet[0]} does not fit): {path}")
+    model.load_state_dict(fitting, strict=False)
+    model.base_sha256 = source.base_sha256
 
 
 def _join_processes(device: str) -> tuple[Process, str]:
@@ -185,5 +223,4 @@ def _record(run: Run) -> None:
         "parameters": sum(p.numel() for p in parameters),
         "trained_parameters": sum(p.numel() for p in parameters if p.requires_grad),
     }
-    data = rundir.describe_data(run.data.sets, run.data.validation)
-    rundir.write_record(run.out, run.config, data, facts)
+    rundir.write_record(run.out, run.config, run.described, facts)
