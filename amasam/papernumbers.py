@@ -69,7 +69,7 @@ _ABLATIONS = """
 
 CAUTIONS = (
     "the paper does not state its split",
-    "IoU = d / (2 - d) is convex in DSC, so a mean IoU cannot lie below that of the mean DSC; in the two AMA-SAM rows on "
+    "IoU = d / (2 - d) is convex in DSC, so a mean IoU cannot lie below that of the mean DSC; in both AMA-SAM rows on "
     "TNBC it does, so the two cannot be means over the same images",
     "F1 69.65 of ResUNet++ + on MoNuSeg looks like a misprint",
     "differences are 0.3 to 1.4 DSC points, probably of the order of the standard error over 5 to 14 test images",

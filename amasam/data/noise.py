@@ -17,7 +17,8 @@ from amasam.data.samples import Sample
 
 CONVEX_SOLIDITY = 0.92  # nine in ten single nuclei, traced by hand, lie above this
 NOTCHED_SOLIDITY = 0.80  # below this an outline is doubtful whatever its size
-LARGE_AREA = 1.3  # times the median area of the set's convex nuclei
+LARGE_AREA = 1.3  # times the median area of the image's convex nuclei
+ENOUGH_NUCLEI = 10  # convex nuclei that an image needs for a median of its own
 
 
 def merged_labels(samples: Sequence[Sample]) -> list[NDArray[np.int32]]:
@@ -30,16 +31,25 @@ def merged_labels(samples: Sequence[Sample]) -> list[NDArray[np.int32]]:
         For every sample its doubtful labels, ascending.
     """
     shapes = [label_shapes(sample.labels) for sample in samples]
-    um2 = [area * sample.mpp**2 for (_, area, _), sample in zip(shapes, samples, strict=True)]
-    pooled = [area[solidity >= CONVEX_SOLIDITY] for area, (_, _, solidity) in zip(um2, shapes, strict=True)]
-    typical = float(np.median(np.concatenate(pooled))) if any(map(len, pooled)) else float("inf")
+    convex = [
+        area[solidity >= CONVEX_SOLIDITY] * sample.mpp**2
+        for (_, area, solidity), sample in zip(shapes, samples, strict=True)
+    ]
+    pooled = _median(np.concatenate(convex)) if convex else np.inf
+    typical = [_median(own) if len(own) >= ENOUGH_NUCLEI else pooled for own in convex]
     return [
-        labels[_is_merged(area, solidity, typical)] for area, (labels, _, solidity) in zip(um2, shapes, strict=True)
+        labels[_is_merged(area * sample.mpp**2 / own, solidity)]
+        for (labels, area, solidity), sample, own in zip(shapes, samples, typical, strict=True)
     ]
 
 
-def _is_merged(area: NDArray[np.floating[Any]], solidity: NDArray[np.float64], typical: float) -> NDArray[np.bool_]:
-    return ((area > LARGE_AREA * typical) & (solidity < CONVEX_SOLIDITY)) | (solidity < NOTCHED_SOLIDITY)
+def _median(values: NDArray[np.floating[Any]]) -> float:
+    return float(np.median(values)) if len(values) else np.inf
+
+
+def _is_merged(area: NDArray[np.floating[Any]], solidity: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """The rule; areas in multiples of the typical one."""
+    return ((area > LARGE_AREA) & (solidity < CONVEX_SOLIDITY)) | (solidity < NOTCHED_SOLIDITY)
 
 
 def label_shapes(labels: NDArray[np.int32]) -> tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.float64]]:

@@ -18,9 +18,9 @@ def _no_ids() -> NDArray[np.int32]:
     return np.zeros(0, np.int32)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Sample:
-    """One annotated image.
+    """One annotated image; compared by identity.
 
     Attributes:
         image: uint8 (H, W, 3) RGB.
@@ -61,7 +61,7 @@ class Sample:
         return int(np.count_nonzero(np.bincount(self.labels.ravel())[1:]))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class DataSet:
     """All images of one domain, sorted by name.
 
