@@ -31,7 +31,8 @@ def read_mask_image(path: Path, l0_size: tuple[int, int]) -> NDArray[np.bool_]:
     Raises:
         UsageError: not an image, or not of the slide's proportions.
     """
-    image = cv2.imdecode(np.frombuffer(_bytes(path), np.uint8), cv2.IMREAD_UNCHANGED)
+    data = np.frombuffer(_bytes(path), np.uint8)
+    image = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if data.size else None
     if image is None:
         raise UsageError(f"tissue mask must be an image (PNG, TIFF) or a .geojson file: {path}")
     mask: NDArray[np.bool_] = (image if image.ndim == 2 else image[..., :3].max(axis=2)) > 0

@@ -21,10 +21,10 @@ from wsipipe.slide import Slide
 log = logging.getLogger(__name__)
 
 MASK_MPP = 8.0  # um per mask px
-# Colour (largest minus smallest OD of the three channels, glass taken off) that divides tissue from glass. Otsu chooses
-# within these bounds: noise of scanners and JPEG stays below the first, the palest stroma that we met is above the
-# second, so a slide that is all tissue is not halved and a blank one stays blank.
-COLOUR_OD_RANGE = (0.020, 0.040)
+# Colour (largest minus smallest OD of the three channels, against glass) that divides tissue from glass. Otsu chooses
+# within these bounds: real glass stayed below 0.005 at MASK_MPP, so a blank slide stays blank; a slide that is all
+# tissue is not halved. 99.1 to 100 % of the nuclei annotated in the five sets lie inside, each image taken alone.
+COLOUR_OD_RANGE = (0.020, 0.030)
 CLOSE_UM = 40.0  # gaps that are bridged
 MARGIN_UM = 16.0  # added around tissue: nuclei at its rim are seen
 HOLE_MM2 = 0.05  # smaller holes are filled
@@ -34,7 +34,9 @@ _DUST_SHARE = 0.02  # but never a piece larger than this share of the slide
 _GLASS_DEFAULT = 245.0  # grey value where a slide shows no glass
 _GLASS_MIN = 170  # darker px are not glass
 _GLASS_SPREAD = 14  # glass is grey: its channels differ by no more
+_GLASS_HUE = (6, 8)  # red above green, or blue above it with red, by more than this is dye: glass had up to 5 and 6
 _GLASS_SHARE = 0.005  # of the slide's px must be glass before it is believed
+_NO_GLASS_OD = 0.03  # where no glass is seen, px darker than this are tissue whatever their colour
 _BLANK = 254  # px this white in all channels are padding, written by the scanner's software
 
 
@@ -117,23 +119,28 @@ def find_tissue(rgb: NDArray[np.uint8], px_um: float) -> NDArray[np.bool_]:
     Returns:
         bool (H, W).
     """
-    smooth: NDArray[np.uint8] = np.asarray(cv2.medianBlur(np.ascontiguousarray(rgb), 3), np.uint8)
-    od = _optical_density(smooth, _glass(smooth))
+    glass = _glass(rgb)
+    od = _optical_density(rgb, np.full(3, _GLASS_DEFAULT, np.float32) if glass is None else glass)
     colour = od.max(axis=2) - od.min(axis=2)
-    tissue = (colour > _threshold(colour)) & ~_is_ink(od)
-    return _tidy(tissue, px_um)
+    tissue = colour > _threshold(colour)
+    if glass is None:
+        tissue |= od.mean(axis=2) > _NO_GLASS_OD
+    return _tidy(tissue & ~_is_ink(od), px_um)
 
 
-def _glass(rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Estimate the colour of bare glass: the most frequent bright grey, float32 (3,)."""
-    px = rgb.reshape(-1, 3)
-    spread = px.max(axis=1).astype(np.int16) - px.min(axis=1)
-    grey = px[(spread <= _GLASS_SPREAD) & (px.min(axis=1) >= _GLASS_MIN) & (px.min(axis=1) < _BLANK)]
+def _glass(rgb: NDArray[np.uint8]) -> NDArray[np.float32] | None:
+    """Estimate the colour of bare glass: the most frequent bright grey, float32 (3,), or None where there is none."""
+    px = rgb.reshape(-1, 3).astype(np.int16)
+    red, green, blue = px.T
+    is_dye = (red - green > _GLASS_HUE[0]) | ((blue - green > _GLASS_HUE[1]) & (red >= green))
+    is_grey = (np.ptp(px, axis=1) <= _GLASS_SPREAD) & ~is_dye
+    darkest = px.min(axis=1)
+    grey = px[is_grey & (darkest >= _GLASS_MIN) & (darkest < _BLANK)]
     if len(grey) < max(1, _GLASS_SHARE * len(px)):
-        return np.full(3, _GLASS_DEFAULT, np.float32)
+        return np.full(3, _BLANK, np.float32) if (darkest >= _BLANK).any() else None
     counts = np.bincount(grey[:, 1], minlength=256)
     mode = int(np.convolve(counts, np.ones(5, np.int64), "same").argmax())
-    near = grey[np.abs(grey[:, 1].astype(np.int16) - mode) <= 2]
+    near = grey[np.abs(grey[:, 1] - mode) <= 2]
     return np.asarray(np.median(near, axis=0), np.float32)
 
 
@@ -156,15 +163,16 @@ def _threshold(colour: NDArray[np.float32]) -> float:
 def _is_ink(od: NDArray[np.float32]) -> NDArray[np.bool_]:
     """Tell pen marks from dyes, bool (H, W).
 
-    Hematoxylin's OD is about (0.65, 0.70, 0.29) and eosin's (0.22, 0.80, 0.56) in R, G, B (QuPath's vectors). Blue and
-    green ink absorb red clearly more than green; black ink all three alike; red ink absorbs blue as much as green and
-    red hardly at all, and is strong.
+    Hematoxylin's OD is about (0.65, 0.70, 0.29) and eosin's (0.22, 0.80, 0.56) in R, G, B (QuPath's vectors); over 229
+    annotated H&E images, averaged to MASK_MPP, red / green stayed below 1.0 in 99.9 % of the px. Blue and green ink
+    absorb red more than green; black ink all three alike; red ink, always strong, absorbs blue nearly as much as green
+    and red hardly at all. Purple ink cannot be told from hematoxylin.
     """
     red, green, blue = od[..., 0], od[..., 1], od[..., 2]
     mean = od.mean(axis=2)
-    blue_green = (red > 0.12) & (red > 1.35 * green)
+    blue_green = (red > 0.12) & (red > 1.15 * green)
     black = (mean > 0.12) & (od.max(axis=2) - od.min(axis=2) < 0.25 * mean)
-    red_ink = (green > 0.45) & (blue > 0.92 * green) & (red < 0.25 * green)
+    red_ink = (green > 0.45) & (blue > 0.82 * green) & (red < 0.2 * green)
     return np.asarray(blue_green | black | red_ink)
 
 
@@ -174,9 +182,7 @@ def _tidy(tissue: NDArray[np.bool_], px_um: float) -> NDArray[np.bool_]:
     closed = cv2.morphologyEx(_framed(tissue), cv2.MORPH_CLOSE, _disk(CLOSE_UM / px_um / 2))[_INNER, _INNER]
     dust_px = min(DUST_MM2 / px_mm2, _DUST_SHARE * tissue.size)
     kept = _without_small(np.asarray(closed, np.uint8), dust_px)
-    # a ring of background joins whatever reaches the slide's edge: a hole is enclosed by tissue
-    background = cv2.copyMakeBorder((~kept).astype(np.uint8), 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=1)
-    filled = ~_without_small(np.asarray(background, np.uint8), HOLE_MM2 / px_mm2)[1:-1, 1:-1]
+    filled = _without_holes(kept, HOLE_MM2 / px_mm2)
     return np.asarray(cv2.dilate(filled.astype(np.uint8), _disk(MARGIN_UM / px_um)) > 0)
 
 
@@ -203,6 +209,16 @@ def _without_small(mask: NDArray[np.uint8], min_px: float) -> NDArray[np.bool_]:
     keep = stats[:, cv2.CC_STAT_AREA] >= min_px
     keep[0] = False
     return np.asarray(keep[labels])
+
+
+def _without_holes(mask: NDArray[np.bool_], max_px: float) -> NDArray[np.bool_]:
+    """Fill background pieces of fewer than max_px px that tissue encloses on all sides."""
+    ring = cv2.copyMakeBorder((~mask).astype(np.uint8), 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=1)
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(ring, connectivity=8)
+    fill = stats[:, cv2.CC_STAT_AREA] < max_px
+    fill[labels[0, 0]] = False  # the ring joins all that reaches the slide's edge
+    fill[0] = True
+    return np.asarray(fill[labels[1:-1, 1:-1]])
 
 
 def _px_ranges(count: int, px_per_tile: float, size: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
