@@ -65,7 +65,7 @@ def check_table(
 
 def _check_metadata(file: pq.ParquetFile, provenance: Provenance, findings: Findings) -> list[float] | None:
     """Return the bounding box that the metadata state, None where they state none."""
-    texts = file.schema_arrow.metadata or {}
+    texts = file.metadata.metadata or {}
     try:
         geo, origin = json.loads(texts[b"geo"]), json.loads(texts[b"wsipipe"])
         column = geo["columns"]["geometry"]
