@@ -1,9 +1,9 @@
 """Find labels that hold several nuclei: data sets made by connected components merge whatever touches.
 
-A merged label is larger than its set's nuclei and not convex: two ellipses that touch leave notches. Both are asked
+A merged label is larger than its image's nuclei and not convex: two ellipses that touch leave notches. Both are asked
 for, since large nuclei are convex and small ragged ones are usually one nucleus. On the MoNuSeg training images, merged
-on purpose by connected components, the rule finds 77 % of the merged labels (87 % of their area) with a precision of
-0.82, and takes 6 % of the area of single nuclei along.
+on purpose by connected components, the rule finds 71 % of the merged labels with a precision of 0.89, and takes 4 % of
+the area of single nuclei along.
 """
 
 from collections.abc import Sequence
@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 from amasam.data.samples import Sample
 
 CONVEX_SOLIDITY = 0.92  # nine in ten single nuclei, traced by hand, lie above this
-NOTCHED_SOLIDITY = 0.80  # below this an outline is doubtful whatever its size
-LARGE_AREA = 1.3  # times the median area of the image's convex nuclei
+LARGE_AREA = 1.5  # times the median area of the image's convex nuclei
 ENOUGH_NUCLEI = 10  # convex nuclei that an image needs for a median of its own
 
 
@@ -49,7 +48,7 @@ def _median(values: NDArray[np.floating[Any]]) -> float:
 
 def _is_merged(area: NDArray[np.floating[Any]], solidity: NDArray[np.float64]) -> NDArray[np.bool_]:
     """The rule; areas in multiples of the typical one."""
-    return ((area > LARGE_AREA) & (solidity < CONVEX_SOLIDITY)) | (solidity < NOTCHED_SOLIDITY)
+    return np.asarray((area > LARGE_AREA) & (solidity < CONVEX_SOLIDITY))
 
 
 def label_shapes(labels: NDArray[np.int32]) -> tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.float64]]:
