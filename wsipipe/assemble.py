@@ -30,15 +30,7 @@ from wsipipe.options import RunOptions
 from wsipipe.outlines import to_l0
 from wsipipe.plausibility import plausibility_flags
 from wsipipe.provenance import Provenance
-from wsipipe.runrecord import (
-    FileDigest,
-    ModelFacts,
-    RunRecord,
-    SlideFacts,
-    git_commit,
-    package_versions,
-    path_digest,
-)
+from wsipipe.runrecord import FileDigest, RunRecord, git_commit, package_versions, path_digest
 from wsipipe.table import NucleiTableWriter, nucleus_uuids
 
 TABLE_NAME = "nuclei.parquet"
@@ -94,7 +86,7 @@ def assemble(work: SlideWork, options: RunOptions, clock: StageClock) -> RunReco
         write_overview(work, nuclei)
     files = {name: path_digest(folder / name) for name in _written(options)}
     record = _record(work, nuclei, options, clock.seconds, files)
-    record.write(folder)
+    record.write(work.folder.record_path)
     return record
 
 
@@ -191,8 +183,15 @@ def write_overview(work: SlideWork, nuclei: SlideNuclei) -> None:
     """Draw the slide with its tissue outline and the density of its nuclei."""
     slide, frame = work.slide, work.plan.frame
     side_um = max(slide.width * frame.l0_mpp_x, slide.height * frame.l0_mpp_y)
-    rgb, *l0_per_px = slide.thumbnail(max(side_um / OVERVIEW_SIDE, frame.l0_mpp_x))
-    draw_overview(work.folder.path / OVERVIEW_NAME, rgb, tuple(l0_per_px), work.plan.tissue, nuclei.centroids_l0)
+    rgb, _, _ = slide.thumbnail(max(side_um / OVERVIEW_SIDE, frame.l0_mpp_x))
+    draw_overview(
+        work.folder.path / OVERVIEW_NAME,
+        rgb,
+        l0_size=(slide.width, slide.height),
+        l0_mpp=(slide.mpp.x, slide.mpp.y),
+        tissue=work.plan.tissue.mask,
+        centroids_l0=nuclei.centroids_l0,
+    )
 
 
 def _record(
@@ -202,17 +201,31 @@ def _record(
     seconds: Mapping[str, float],
     files: Mapping[str, FileDigest],
 ) -> RunRecord:
-    plan, model = work.plan, work.segmenter
-    n_tiles, inferring = plan.n_tiles, seconds.get("infer_extract", 0.0)
+    plan, model, slide, frame = work.plan, work.segmenter, work.slide, work.plan.frame
+    inferring = seconds.get("infer_extract", 0.0)
     flags = plausibility_flags(
         nuclei=len(nuclei), tissue_mm2=plan.tissue_mm2, median_diameter_um=nuclei.median_diameter_um
     )
     return RunRecord(
         status="done",
         run_key=plan.key.values,
-        slide=_slide_facts(work),
-        model=ModelFacts(model.name, model.sha256, model.licence, model.mpp, dict(model.parameters)),
-        frame=plan.frame,
+        slide_path=str(slide.path),
+        slide_key=slide.identity,
+        slide_bytes=slide.size_bytes,
+        quickhash=slide.quickhash,
+        vendor=slide.vendor,
+        reader=slide.reader,
+        objective_power=slide.objective_power,
+        l0_size=(slide.width, slide.height),
+        l0_mpp=(slide.mpp.x, slide.mpp.y),
+        mpp_source=slide.mpp.source,
+        scale=(frame.scale_x, frame.scale_y),
+        tissue_mm2=round(plan.tissue_mm2, 6),
+        tissue_source=plan.tissue.source,
+        model=model.name,
+        model_sha256=model.sha256,
+        model_licence=model.licence,
+        parameters=dict(model.parameters),
         command=options.command,
         versions=package_versions(),
         git_commit=git_commit(),
@@ -220,30 +233,12 @@ def _record(
         seeds={},
         stain=dataclasses.asdict(work.stain),
         seconds={stage: round(value, 3) for stage, value in seconds.items()},
-        tiles=n_tiles,
-        tiles_per_second=round(n_tiles / inferring, 3) if inferring > 0 else 0.0,
+        tiles=plan.n_tiles,
+        tiles_per_second=round(plan.n_tiles / inferring, 3) if inferring > 0 else 0.0,
         peak_rss_bytes=peak_rss_bytes(),
         peak_vram_bytes=peak_vram_bytes(options.device),
         nuclei=len(nuclei),
         geojson_detail=options.geojson_detail,
         flags=flags,
         files=files,
-    )
-
-
-def _slide_facts(work: SlideWork) -> SlideFacts:
-    slide, plan = work.slide, work.plan
-    return SlideFacts(
-        path=str(slide.path),
-        key=slide.identity,
-        size_bytes=slide.size_bytes,
-        quickhash=slide.quickhash,
-        vendor=slide.vendor,
-        reader=slide.reader,
-        objective_power=slide.objective_power,
-        mpp_x=slide.mpp.x,
-        mpp_y=slide.mpp.y,
-        mpp_source=slide.mpp.source,
-        tissue_mm2=round(plan.tissue_mm2, 6),
-        tissue_source=plan.tissue.source,
     )

@@ -14,11 +14,13 @@ from wsipipe.grid import Block, Box, Tile, grow
 from wsipipe.infer import Inference, choose_batch_size
 from wsipipe.journal import SlideFolder
 from wsipipe.maps import MapStore
-from wsipipe.measure import measure
+from wsipipe.measure import Classes, measure
 from wsipipe.nuclei import BlockNuclei
 from wsipipe.options import RunOptions
-from wsipipe.outlines import runs_of, simplify, trace
+from wsipipe.outlines import trace
+from wsipipe.runs import pixel_runs
 from wsipipe.segmenter import Segmenter
+from wsipipe.simplify import simplify
 from wsipipe.slide import Slide
 from wsipipe.slideplan import SlidePlan, read_tile
 from wsipipe.stain import StainVectors
@@ -66,10 +68,17 @@ def extract_to_file(work: SlideWork, block: Block, read_maps: Callable[[Box], ND
         halo=work.halo,
     )
     origin = (found.window.x0, found.window.y0)
-    rgb = work.slide.read(found.window, frame)
     outlines = simplify(trace(found.labels, found.n, origin=origin))
-    table = measure(found, rgb, outlines, frame, work.stain)
-    nuclei = BlockNuclei(found.window, runs_of(found.labels, origin=origin), outlines, table)
+    table = measure(
+        found.labels,
+        work.slide.read(found.window, frame),
+        outlines,
+        Classes(work.segmenter.class_names, found.class_id, found.class_prob),
+        frame=frame,
+        stain=work.stain,
+        origin=origin,
+    )
+    nuclei = BlockNuclei(found.window, pixel_runs(found.labels, origin=origin), outlines, table)
     write_block(work.folder.block_path(block.index), nuclei)
 
 

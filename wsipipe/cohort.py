@@ -17,7 +17,7 @@ from wsipipe.atomic import replacing, write_text
 from wsipipe.errors import OutputError
 from wsipipe.journal import SlideFolder
 from wsipipe.options import RunOptions
-from wsipipe.runrecord import read_run
+from wsipipe.runrecord import read_record
 
 # Columns of nuclei.parquet that get a mean, a standard deviation and quantiles in the cohort's table.
 SUMMARISED = (
@@ -122,16 +122,16 @@ def _statistic_names() -> list[str]:
 
 
 def _row(folder: Path) -> dict[str, str | int | float | None]:
-    record = read_run(folder)
+    record = read_record(folder / "run.json")
     row: dict[str, str | int | float | None] = {
         "slide": folder.name,
-        "path": record.slide.path,
+        "path": record.slide_path,
         "nuclei": record.nuclei,
-        "tissue_mm2": record.slide.tissue_mm2,
-        "nuclei_per_mm2": record.nuclei / record.slide.tissue_mm2 if record.slide.tissue_mm2 > 0 else None,
-        "slide_mpp": record.slide.mpp_x,
+        "tissue_mm2": record.tissue_mm2,
+        "nuclei_per_mm2": record.nuclei / record.tissue_mm2 if record.tissue_mm2 > 0 else None,
+        "slide_mpp": record.l0_mpp[0],
         "work_mpp": record.frame.mpp,
-        "model": record.model.name,
+        "model": record.model,
         "seconds": sum(record.seconds.values()),
         "flags": "; ".join(record.flags),
         "folder": str(folder),

@@ -10,7 +10,7 @@ from wsipipe.events import Sink, SlidePlanned, StageStarted
 from wsipipe.journal import SlideFolder
 from wsipipe.maps import MapStore
 from wsipipe.options import RunOptions
-from wsipipe.runrecord import RunRecord, read_run
+from wsipipe.runrecord import RunRecord, read_record
 from wsipipe.segmenter import Segmenter
 from wsipipe.slide import Slide, open_slide
 from wsipipe.slidelist import SlideJob
@@ -40,7 +40,7 @@ def segment_slide(job: SlideJob, segmenter: Segmenter, options: RunOptions, emit
             plan = plan_slide(slide, job, segmenter, options)
         folder = SlideFolder(options.out / job.id)
         if folder.open(plan.key, overwrite=options.overwrite):
-            return SlideResult(folder.path, read_run(folder.path), skipped=True)
+            return SlideResult(folder.path, read_record(folder.record_path), skipped=True)
         emit(_planned_event(plan, slide, folder))
         with clock.timed("fit"):
             work = _prepare(plan, slide, folder, segmenter, options)

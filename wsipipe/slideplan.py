@@ -64,7 +64,7 @@ def plan_slide(slide: Slide, job: SlideJob, segmenter: Segmenter, options: RunOp
         UsageError: the tissue file is unusable.
         SlideReadError: the overview cannot be read.
     """
-    check_scale((slide.mpp.x, slide.mpp.y), segmenter.mpp, allow_upsampling=options.allow_upsampling)
+    check_scale((slide.mpp.x, slide.mpp.y), segmenter.mpp, allow_upsampling=options.allow_upsampling, path=slide.path)
     frame = work_frame((slide.width, slide.height), (slide.mpp.x, slide.mpp.y), segmenter.mpp, slide.downsamples)
     grid = TileGrid(frame.width, frame.height, side=segmenter.tile, halo=segmenter.halo)
     tissue = load_tissue(options.tissue, slide)
