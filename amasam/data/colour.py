@@ -8,14 +8,11 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from wsipipe.stain import QUPATH_HE, od_table
+
 Rgb = NDArray[np.uint8]
 
-# Unit optical-density vectors of hematoxylin and eosin: QuPath's defaults for H&E.
-HEMATOXYLIN = (0.651, 0.701, 0.290)
-EOSIN = (0.216, 0.801, 0.558)
-
 _BINS_PER_OD = 2048
-_OD = np.maximum(0, -np.log10(np.maximum(np.arange(256), 1) / 255)).astype(np.float32)
 _INTENSITY = np.round(255 * 10.0 ** (-np.arange(3 * _BINS_PER_OD) / _BINS_PER_OD)).astype(np.uint8)
 
 
@@ -96,12 +93,12 @@ def restain(image: Rgb, matrix: NDArray[np.float32], shift: NDArray[np.float32])
     Returns:
         uint8 (H, W, 3); densities below 0 become white.
     """
-    return np.asarray(_restain(np.ascontiguousarray(image), matrix, shift, _OD, _INTENSITY))
+    return np.asarray(_restain(np.ascontiguousarray(image), matrix, shift, od_table(), _INTENSITY))
 
 
 def _draw_stain(rng: np.random.Generator, config: ColourConfig) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Unmix into hematoxylin, eosin and rest, change amounts, recompose with slightly turned vectors."""
-    stains = _with_rest(np.array([HEMATOXYLIN, EOSIN]))
+    stains = _with_rest(np.array([QUPATH_HE.hematoxylin, QUPATH_HE.eosin]))
     turned = _with_rest(stains[:2] + rng.normal(0, config.stain_turn, (2, 3)))
     amount = np.ones(3)
     amount[:2] = np.exp(rng.uniform(-config.stain_scale, config.stain_scale, 2))
@@ -164,6 +161,6 @@ def _restain(image, matrix, shift, od_of, intensity_of):  # type: ignore[no-unty
             red, green, blue = od_of[image[y, x, 0]], od_of[image[y, x, 1]], od_of[image[y, x, 2]]
             for k in range(3):
                 od = red * matrix[0, k] + green * matrix[1, k] + blue * matrix[2, k] + shift[k]
-                bin_ = int(od * np.float32(2048) + np.float32(0.5)) if od > 0 else 0
+                bin_ = int(od * np.float32(_BINS_PER_OD) + np.float32(0.5)) if od > 0 else 0
                 out[y, x, k] = intensity_of[min(bin_, last)]
     return out

@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from amasam.data.augment import PAD_RGB, AugmentConfig, PatchSize, cut_patch, resize_whole
-from amasam.data.colour import EOSIN, HEMATOXYLIN, ColourConfig, jitter_colour, restain
+from amasam.data.colour import ColourConfig, jitter_colour, restain
 from amasam.data.geometry import MAX_SPAN, UPRIGHT, GeometryConfig, draw_centre, draw_shape, warp_patch
 from amasam.data.samples import Sample
+from wsipipe.stain import QUPATH_HE
 
 GREY = ColourConfig(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)  # every change switched off
 GEOMETRY_ONLY = AugmentConfig("robust", GeometryConfig(), GREY)
@@ -142,9 +143,8 @@ def test_unchanged_densities_give_the_same_image_and_halved_ones_a_paler() -> No
 
 def test_stain_changes_follow_the_stain() -> None:
     """Pure hematoxylin of OD 0.5 at double strength has OD 1.0 along the same vector."""
-    vector = np.array(HEMATOXYLIN) / np.linalg.norm(HEMATOXYLIN)
+    vector, eosin = np.array(QUPATH_HE.hematoxylin), np.array(QUPATH_HE.eosin)
     pixel = np.round(255 * 10 ** (-0.5 * vector)).astype(np.uint8)[None, None]
-    eosin = np.array(EOSIN) / np.linalg.norm(EOSIN)
     rest = np.cross(vector, eosin)
     stains = np.stack([vector, eosin, rest / np.linalg.norm(rest)])
     double = np.linalg.inv(stains) @ np.diag([2.0, 1, 1]) @ stains
