@@ -1,8 +1,8 @@
 """Find the instances that a block owns, exactly as one run over the whole map would.
 
-Every instance has a centre pixel: the pixel that holds the centroid of its pixels, or, where a crescent or a ring leaves
-that pixel out, the instance's pixel nearest to it. A block owns the instances whose centre pixel lies in its core.
-The centre is always a pixel *of the instance*, so a block owns nothing that has no pixel in its core; cores that
+Every instance has a centre pixel: the pixel that holds the centroid of its pixels, or, where a crescent or a ring
+leaves that pixel out, the instance's pixel nearest to it. A block owns the instances whose centre pixel lies in its
+core. The centre is always a pixel *of the instance*, so a block owns nothing that has no pixel in its core; cores that
 partition the map therefore own each instance once, and a core without foreground owns none. (The bare centroid would
 not do: a ring around a block would be owned by a block that cannot see it.)
 
@@ -38,8 +38,9 @@ class Extracted:
     class_id: NDArray[np.int16]
     class_prob: NDArray[np.float32]
 
-    def __len__(self) -> int:
-        """Return the number of instances."""
+    @property
+    def n(self) -> int:
+        """Number of instances."""
         return len(self.class_id) - 1
 
 

@@ -17,9 +17,9 @@ its true summit. For a pair at saddle s:
   merged, since the lower summit is at most low[a]; the union is inexact. Otherwise it depends on what lies outside: a
   becomes inexact.
 - inexact with inexact: left alone; true sets only grow, so the invariants stay.
-A true set changes only through its own pairs, all of which an exact set sees. So at the end an exact set is an instance
-of the whole map, pixel for pixel. Hence what `InstanceWindow` promises: a certain label is a label of the whole map, and
-a pixel without label has none in the whole map. The areas in between are returned as one uncertain label each.
+A true set changes only through its own pairs, all of which an exact set sees. So at the end an exact set is an
+instance of the whole map, pixel for pixel. Hence what `InstanceWindow` promises: a certain label is a label of the
+whole map, and a pixel without label has none there. The areas in between are returned as one uncertain label each.
 """
 
 from dataclasses import dataclass

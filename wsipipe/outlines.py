@@ -12,10 +12,10 @@ from numba import njit
 from numpy.typing import NDArray
 
 from wsipipe.frames import WorkFrame
-from wsipipe.nuclei import Outlines
+from wsipipe.nuclei import Outlines, Runs
 from wsipipe.simplify import simplify
 
-__all__ = ["simplify", "to_l0", "to_shapely", "trace"]
+__all__ = ["runs_of", "simplify", "to_l0", "to_shapely", "trace"]
 
 L0_DECIMALS = 2  # QuPath keeps polygons on a 0.01 px grid
 
@@ -57,6 +57,39 @@ def to_shapely(outlines: Outlines) -> NDArray[np.object_]:
     """Return one shapely Polygon per outline, in the same frame; object (N,)."""
     offsets = (outlines.ring_starts, outlines.polygon_starts)
     return np.asarray(shapely.from_ragged_array(shapely.GeometryType.POLYGON, outlines.coords, offsets), dtype=object)
+
+
+def runs_of(labels: NDArray[np.int32], *, origin: tuple[int, int]) -> Runs:
+    """List the pixels of labels as runs, work px.
+
+    Args:
+        labels: (H, W) int32, 0 = background.
+        origin: (x, y) of labels[0, 0] in work px.
+    """
+    runs = _runs(np.ascontiguousarray(labels), origin[0], origin[1])
+    row, x0, x1, label = runs[np.argsort(runs[:, 3], kind="stable")].T
+    return Runs(*(np.ascontiguousarray(column) for column in (row, x0, x1, label)))
+
+
+@njit(cache=True, nogil=True)  # type: ignore[misc]
+def _runs(labels: NDArray[np.int32], left: int, top: int) -> NDArray[np.int32]:
+    """Return row, x0, x1, label of each run in raster order, int32 (R, 4)."""
+    rows, cols = labels.shape
+    out = np.empty((1024, 4), np.int32)
+    n = 0
+    for y in range(rows):
+        x = 0
+        while x < cols:
+            start, label = x, labels[y, x]
+            while x < cols and labels[y, x] == label:
+                x += 1
+            if label == 0:
+                continue
+            if n == len(out):
+                out = np.concatenate((out, np.empty_like(out)))
+            out[n, 0], out[n, 1], out[n, 2], out[n, 3] = y + top, start + left, x + left, label
+            n += 1
+    return out[:n]
 
 
 @njit(cache=True, nogil=True)  # type: ignore[misc]
@@ -102,7 +135,7 @@ def _follow(
     """Walk one ring with the label to the right, from the upper left corner of pixel `start` eastwards.
 
     A corner of the pixel grid is named by the flat index p of the pixel to its lower right. Directions are 0 east,
-    1 south, 2 west, 3 north; ahead[d] leads from p to the pixel ahead on the right, ahead[d - 1] to the one on the left.
+    1 south, 2 west, 3 north; ahead[d] leads from p to the pixel ahead on the right, ahead[d - 1] to that on the left.
     """
     ahead = (0, -1, -stride - 1, -stride)
     move = (1, stride, -1, -stride)

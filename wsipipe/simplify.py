@@ -2,15 +2,15 @@
 
 A ring is resampled at the middles of its pixel edges (the same course without the tips of its stairs), blurred along
 its course by (1, 2, 1) / 4 with a bounded shift, thinned by Douglas and Peucker's rule (1973), and moved along its
-normals until it encloses the pixels' area again: blurring and thinning shrink convex rings.
+normals until it encloses the pixels' area again (blurring and thinning shrink convex rings), inside the pixels' box.
 
 Bounds are checked afterwards, not assumed:
 - Distance. Between two kept vertices every pixel-edge middle must lie within the tolerance of the chord and every
   corner of the traced ring within tolerance + TIP; a kept vertex must lie within the tolerance of the middle it came
   from. The course between two kept vertices then runs inside the chord's tube from end to end, so its projection covers
   the chord: the Hausdorff distance is at most the tolerance to the course through the middles, and at most
-  tolerance + TIP to the traced outline. (The edge of a true disk passes the tips of its pixels' stairs at up to 0.71 px:
-  an outline that keeps 0.5 px from every tip has to follow the stairs, and its perimeter is then 3 to 6 % too long.)
+  tolerance + TIP to the traced outline. (The edge of a true disk passes the tips of its pixels' stairs at up to
+  0.71 px: an outline within 0.5 px of every tip has to follow the stairs, and its perimeter is 3 to 6 % too long.)
 - Validity. Edges that share no vertex must stay GAP apart, and no edge may fold back onto its neighbour within GAP.
   Rounding to 0.01 level-0 px moves a vertex by less than GAP / 2 as long as a level-0 px is less than 14 work px
   (0.0071 / scale < 0.1), so no rounding makes edges cross.
@@ -30,6 +30,7 @@ BLUR_PASSES = 2
 MAX_SHIFT = 0.3  # work px that blurring may move a point
 MAX_THINNING = 0.15  # work px, Douglas-Peucker tolerance of large outlines ...
 RELATIVE_THINNING = 0.012  # ... and of small ones, times sqrt(area): so small nuclei keep about 20 vertices
+AREA_ROUNDS = 2
 MAX_AREA_ERROR = 0.02
 MAX_AREA_ERROR_PX = 2.0
 _BRUTE_FORCE_EDGES = 64
@@ -127,8 +128,9 @@ def _thin_ring(
         return 0
     for k in range(n_kept):
         spare[k] = blurred[keep[k]]
-    for _ in range(2):
+    for _ in range(AREA_ROUNDS):
         _offset_to_area(spare, n_kept, area, blurred)
+        _clamp(spare, n_kept, corners, n)
     if not _within(spare, n_kept, keep, corners, middles, n, tolerance):
         return 0
     for k in range(n_kept):
@@ -150,7 +152,7 @@ def ring_area(ring: NDArray[np.float64]) -> float:
 
 @njit(cache=True, nogil=True)  # type: ignore[misc]
 def _expand(source: NDArray[np.float64], corners: NDArray[np.float64], middles: NDArray[np.float64]) -> int:
-    """List the pixel edges of a traced ring relative to its first corner: edge k runs from corners[k] over middles[k]."""
+    """List the pixel edges of a ring from its first corner: edge k starts at corners[k], middles[k] halves it."""
     n = 0
     for v in range(1, len(source)):
         x, y = source[v - 1, 0] - source[0, 0], source[v - 1, 1] - source[0, 1]
@@ -261,6 +263,17 @@ def _offset_to_area(ring: NDArray[np.float64], n: int, area: float, spare: NDArr
 
 
 @njit(cache=True, nogil=True)  # type: ignore[misc]
+def _clamp(ring: NDArray[np.float64], n: int, corners: NDArray[np.float64], n_corners: int) -> None:
+    """Keep the open ring inside the box of the traced one, and so inside the slide."""
+    for a in range(2):
+        low = high = corners[0, a]
+        for k in range(n_corners):
+            low, high = min(low, corners[k, a]), max(high, corners[k, a])
+        for k in range(n):
+            ring[k, a] = min(max(ring[k, a], low), high)
+
+
+@njit(cache=True, nogil=True)  # type: ignore[misc]
 def _within(
     ring: NDArray[np.float64],
     n_kept: int,
@@ -270,7 +283,7 @@ def _within(
     n: int,
     tolerance: float,
 ) -> bool:
-    """Whether the open ring keeps the tolerance to the traced one; keep[k] is the pixel edge that vertex k came from."""
+    """Whether the open ring keeps the tolerance to the traced one; vertex k came from pixel edge keep[k]."""
     limit, tip_limit = tolerance * tolerance, (tolerance + TIP) ** 2
     corners[n] = corners[0]
     for k in range(n_kept):

@@ -155,7 +155,7 @@ def climb(
             if x < known[0] or y < known[1] or x >= known[2] or y >= known[3] or _near_maybe(mask, y, x):
                 code = _OPEN
             steps[p] = code
-            n_stay += code == _SELF or code == _OPEN
+            n_stay += code in (_SELF, _OPEN)
     return steps, n_stay
 
 
@@ -194,7 +194,7 @@ def gather(
     exact = np.ones(n_stay + 1, np.uint8)
     n = 0
     for p in range(len(heights)):
-        if heights[p] >= 0 and (steps[p] == _SELF or steps[p] == _OPEN):
+        if heights[p] >= 0 and steps[p] in (_SELF, _OPEN):
             n += 1
             basins[p] = n
             low[n] = heights[p]
@@ -218,9 +218,24 @@ def gather(
 
 
 @njit(cache=True, nogil=True)  # type: ignore[misc]
-def _passes_edge(a: int, b: int, saddle: int, h: int, low: NDArray[np.int32], exact: NDArray[np.uint8]) -> bool:
-    """Whether an edge can ever matter: `low` only grows, and two inexact sides decide nothing."""
-    return bool((exact[a] or exact[b]) and min(low[a], low[b]) - saddle < h)
+def _saddle(
+    p: int,
+    q: int,
+    heights: NDArray[np.int32],
+    basins: NDArray[np.int32],
+    h: int,
+    low: NDArray[np.int32],
+    exact: NDArray[np.uint8],
+) -> int:
+    """Return the saddle between neighbours p and q, -1 if it can never matter.
+
+    It cannot inside a basin, between two inexact ones, and h or more below both summits, since `low` only grows.
+    """
+    a, b = basins[p], basins[q]
+    if b == 0 or a == b or not (exact[a] or exact[b]):
+        return -1
+    saddle = min(heights[p], heights[q])
+    return saddle if min(low[a], low[b]) - saddle < h else -1
 
 
 @njit(cache=True, nogil=True)  # type: ignore[misc]
@@ -241,10 +256,9 @@ def saddles(
     for p in range(len(heights)):
         if basins[p]:
             for q in (p + 1, p + stride):
-                if basins[q] and basins[q] != basins[p]:
-                    saddle = min(heights[p], heights[q])
-                    if _passes_edge(basins[p], basins[q], saddle, h, low, exact):
-                        starts[65536 - saddle] += 1
+                saddle = _saddle(p, q, heights, basins, h, low, exact)
+                if saddle >= 0:
+                    starts[65536 - saddle] += 1
     starts[1:] = np.cumsum(starts[:-1])
     starts[0] = 0
     first = np.empty(starts[-1], np.int32)
@@ -252,13 +266,11 @@ def saddles(
     for p in range(len(heights)):
         if basins[p]:
             for q in (p + 1, p + stride):
-                if basins[q] and basins[q] != basins[p]:
-                    saddle = min(heights[p], heights[q])
-                    if _passes_edge(basins[p], basins[q], saddle, h, low, exact):
-                        at = starts[65536 - saddle]
-                        first[at] = p
-                        second[at] = q
-                        starts[65536 - saddle] += 1
+                saddle = _saddle(p, q, heights, basins, h, low, exact)
+                if saddle >= 0:
+                    at = starts[65536 - saddle]
+                    first[at], second[at] = p, q
+                    starts[65536 - saddle] += 1
     return first, second
 
 
