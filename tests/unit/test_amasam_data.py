@@ -16,7 +16,8 @@ from amasam.data.monuseg import TEST_14, TRAIN_30, fill_rings
 from amasam.data.noise import label_shapes, merged_labels
 from amasam.data.samples import DataError, DataSet, Sample
 from amasam.data.spec import SetSpec, read_spec
-from amasam.data.splits import shared_patients, split_by_patient, training_sets
+from amasam.data.splits import shared_patients, split_at_random, split_by_patient, training_sets
+from amasam.data.synthetic import draw_set
 
 WORKFLOWS = Path(__file__).resolve().parents[2] / "workflows" / "data"
 SIZE = (12, 16)
@@ -206,6 +207,16 @@ def test_the_six_validation_patients_are_held_out_in_both_descriptions_of_monuse
     assert not set(patients) & {test.patient_of(stem) for stem in TEST_14}
 
 
+@pytest.mark.parametrize(("images", "parts"), [(44, [35, 4, 5]), (50, [40, 5, 5]), (30, [24, 3, 3]), (64, [51, 6, 7])])
+def test_the_random_split_has_unsams_counts_and_loses_no_image(images: int, parts: list[int]) -> None:
+    data = make_set(patients=tuple(f"{k:02d}" for k in range(images // 2)))
+    split = split_at_random(data, seed=3)
+    names = [[sample.name for sample in part.samples] for part in (split.train, split.validation, split.test)]
+    assert [len(part) for part in names] == parts
+    assert sorted(name for part in names for name in part) == [sample.name for sample in data.samples]
+    assert split_at_random(data, seed=3).test.samples == split.test.samples
+
+
 # --- MoNuSeg --------------------------------------------------------------------------------------------------------
 
 
@@ -375,3 +386,15 @@ def test_a_large_convex_nucleus_is_no_merged_label() -> None:
     labels[disks((70, 70), radius=16) > 0] = 4
     sample = Sample(np.zeros((96, 96, 3), np.uint8), labels, "a", "x", "p", 0.25)
     assert merged_labels([sample])[0].tolist() == []
+
+
+# --- drawn sets -----------------------------------------------------------------------------------------------------
+
+
+def test_drawn_sets_are_repeatable_and_their_nuclei_are_darker_than_the_ground() -> None:
+    one, again, other = (draw_set(name, count=2, size=96, n_nuclei=12) for name in ("a", "a", "b"))
+    assert one.fingerprint() == again.fingerprint() != other.fingerprint()
+    for sample in one.samples:
+        assert 1 < sample.n_nuclei <= 12
+        assert sample.image[sample.labels > 0].mean() < sample.image[sample.labels == 0].mean() - 30
+    assert one.samples[0].patient != one.samples[1].patient
