@@ -25,7 +25,7 @@ from wsipipe.nuclei import Outlines
 
 Detail = Literal["shape", "full"]
 
-GZIP_LEVEL = 1  # benchmarks/geojson.py: level 2 takes longer for 2 % less, level 3 much longer for 9 % less
+GZIP_LEVEL = 1  # benchmarks/geojson_writer.py: level 2 saves 1 % of the size, level 3 saves 3 % for 1.6 times the time
 HEAD, TAIL = b'{"type":"FeatureCollection","features":[', b"\n]}\n"
 COLOURS = ((200, 0, 0), (0, 110, 200), (0, 150, 60), (230, 140, 0), (140, 60, 180), (0, 160, 160), (150, 110, 60))
 _BATCH = 4096  # nuclei assembled at once; bounds the buffer to a few MB

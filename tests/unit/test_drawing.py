@@ -78,7 +78,7 @@ def test_outlines_run_along_the_edges_of_pixels() -> None:
 
 def test_an_origin_moves_the_frame() -> None:
     rgb = np.zeros((10, 10, 3), np.uint8)
-    moved = Outlines(SQUARE.coords + [1000, 500], SQUARE.ring_starts, SQUARE.polygon_starts)
+    moved = Outlines(SQUARE.coords + np.array([1000, 500]), SQUARE.ring_starts, SQUARE.polygon_starts)
     np.testing.assert_array_equal(draw_outlines(rgb, moved, origin=(1000, 500)), draw_outlines(rgb, SQUARE))
 
 

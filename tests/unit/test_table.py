@@ -13,6 +13,7 @@ import shapely
 from support_nuclei import FRAME, PROVENANCE, Sample, make_sample, write_table
 
 from wsipipe import table as table_module
+from wsipipe.measure import BLOCK_SCHEMA
 from wsipipe.nuclei import Outlines
 from wsipipe.outlines import to_shapely
 from wsipipe.provenance import provenance_from_json
@@ -47,6 +48,12 @@ def test_columns_are_those_of_the_documentation() -> None:
     rows = re.findall(r"^\| `(\w+)` \| (\w+) \|", COLUMNS_DOC.read_text(encoding="utf-8"), flags=re.MULTILINE)
     names = {"bool": "bool", "float": "float32", "double": "float64"}
     assert rows == [(field.name, names.get(str(field.type), str(field.type))) for field in SCHEMA]
+
+
+def test_measured_columns_have_the_same_names_and_types_as_where_they_are_measured() -> None:
+    assert [field for field in SCHEMA if field.name in BLOCK_SCHEMA.names] == list(BLOCK_SCHEMA)
+    later = {"label", "uuid", "neighbour_distance_um", "neighbours_50um", "is_outlier", "geometry"}
+    assert set(SCHEMA.names) - set(BLOCK_SCHEMA.names) == later
 
 
 def test_rows_come_back_with_the_documented_schema(tmp_path: Path, sample: Sample) -> None:
