@@ -17,12 +17,17 @@ class RunStarted:
 
 @dataclass(frozen=True, slots=True)
 class SlidePlanned:
-    """A slide was opened and its work is known. done_tiles: found finished from an earlier run."""
+    """A slide was opened and its work is known.
+
+    mpp: of level 0, from mpp_source ("slide" or "option"); work_mpp: at which it is segmented; done_tiles: found finished
+    from an earlier run.
+    """
 
     slide: str
     path: Path
     mpp: float
     mpp_source: str
+    work_mpp: float
     tissue_mm2: float
     tiles: int
     done_tiles: int

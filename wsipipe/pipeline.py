@@ -57,8 +57,9 @@ def _planned_event(plan: SlidePlan, slide: Slide, folder: SlideFolder) -> SlideP
     return SlidePlanned(
         slide=plan.job.id,
         path=plan.job.path,
-        mpp=plan.frame.mpp,
+        mpp=slide.mpp.mean,
         mpp_source=slide.mpp.source,
+        work_mpp=plan.frame.mpp,
         tissue_mm2=plan.tissue_mm2,
         tiles=plan.n_tiles,
         done_tiles=done,

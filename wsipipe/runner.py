@@ -68,7 +68,7 @@ def _try_slide(job: SlideJob, segmenter: Segmenter, options: RunOptions, emit: S
         result = segment_slide(job, segmenter, options, emit)
     except Exception as error:
         logger.debug("slide %s failed", job.path, exc_info=True)
-        reason = explain(error)
+        reason = explain(error).removesuffix(f": {job.path}")  # the event and the table name it already
         emit(SlideFailed(job.id, str(job.path), reason))
         return Failure(str(job.path), job.id, reason, True)
     record = result.record

@@ -122,7 +122,8 @@ def describe(event: ev.Event) -> str:
         case ev.SlidePlanned():
             resumed = f", {event.done_tiles} of them done earlier" if event.done_tiles else ""
             return (
-                f"{event.slide}: mpp {event.mpp:.4g} ({event.mpp_source}), tissue {event.tissue_mm2:.2f} mm2, "
+                f"{event.slide}: mpp {event.mpp:.4g} (from {event.mpp_source}), segmented at {event.work_mpp:.4g}, "
+                f"tissue {event.tissue_mm2:.2f} mm2, "
                 f"{event.tiles} tiles{resumed}"
             )
         case ev.StageStarted():
