@@ -90,7 +90,8 @@ def save_checkpoint(
     }
     tensors = _tensors_to_save(model, base=base, half=half, training_parts=training_parts)
     partial = path.with_name(path.name + ".partial")
-    save_file(tensors, partial, metadata={"format": FORMAT, FORMAT: json.dumps(about, sort_keys=True)})
+    # One key only: safetensors writes several in random order, and equal models should be equal files.
+    save_file(tensors, partial, metadata={FORMAT: json.dumps(about, sort_keys=True)})
     partial.replace(path)
 
 
