@@ -3,8 +3,8 @@
     python benchmarks/model_speed.py [--threads 2] [--repeats 5]
 
 Both run in this process, in turn, channels-last, fp32 unless the row says bf16. The U-Net is the usual one (encoder
-64-64-128-256-512, decoder 256-128-64-32-16 with skips, about 24 M parameters, as many maps, random weights) and gets the
-same post-processing on the default model's maps.
+64-64-128-256-512, decoder 256-128-64-32-16 with skips, about 24 M parameters, as many maps, random weights) and gets
+the same post-processing on the default model's maps.
 """
 
 import argparse

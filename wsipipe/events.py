@@ -19,8 +19,8 @@ class RunStarted:
 class SlidePlanned:
     """A slide was opened and its work is known.
 
-    mpp: of level 0, from mpp_source ("slide" or "option"); work_mpp: at which it is segmented; done_tiles: finished by an
-    earlier run.
+    mpp: of level 0, from mpp_source ("slide" or "option"); work_mpp: at which it is segmented; done_tiles: finished by
+    an earlier run.
     """
 
     slide: str

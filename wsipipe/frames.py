@@ -1,7 +1,7 @@
 """The only place where level-0 px, work px and micrometres are converted into each other.
 
 `l0` is QuPath's frame: level 0 of the slide cut to its bounds (`openslide.bounds-*`), origin top left, pixel (i, j)
-covers [i, i+1) x [j, j+1). `w` is the work grid: the same rectangle at (about) the model's mpp. Both share their origin.
+covers [i, i+1) x [j, j+1). `w` is the work grid: the same rectangle at about the model's mpp. Both share their origin.
 """
 
 import math
