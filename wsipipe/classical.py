@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 
 from wsipipe.grid import Sides
 from wsipipe.instances import SplitRules, split_instances
+from wsipipe.relief import MAX_SMOOTH_PX, fill_holes
 from wsipipe.segmenter import InstanceWindow, SegmenterEntry
 from wsipipe.stain import QUPATH_HE, unmix
-from wsipipe.watershed import MAX_SMOOTH_PX, fill_holes
 
 NAME = "classical"
 LICENCE = "Apache-2.0"
