@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from wsipipe.errors import ModelError
 from wsipipe.grid import ALL_SIDES, Sides
 from wsipipe.instances import SplitRules, split_instances
+from wsipipe.relief import MAX_SMOOTH_PX
 from wsipipe.segmenter import InstanceWindow
-from wsipipe.watershed import MAX_SMOOTH_PX
 
 Height = Literal["foreground", "distance", "distance_boundary"]
 

@@ -106,7 +106,7 @@ def _owned(found: InstanceWindow, core: Box, window: Box) -> Extracted:
     return Extracted(window, labels, found.class_id[order], found.class_prob[order])
 
 
-@njit(cache=True, nogil=True)  # type: ignore[misc]
+@njit(cache=True, nogil=True)
 def centre_pixels(labels: NDArray[np.int32], n: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Find the centre pixel of each label, by integers only.
 
@@ -146,7 +146,7 @@ def centre_pixels(labels: NDArray[np.int32], n: int) -> tuple[NDArray[np.int64],
     return x, y
 
 
-@njit(cache=True, nogil=True)  # type: ignore[misc]
+@njit(cache=True, nogil=True)
 def _pull_inside(
     labels: NDArray[np.int32], nearest: NDArray[np.int64], x: NDArray[np.int64], y: NDArray[np.int64]
 ) -> None:
@@ -164,7 +164,7 @@ def _pull_inside(
     y[:] = to_y
 
 
-@njit(cache=True, nogil=True)  # type: ignore[misc]
+@njit(cache=True, nogil=True)
 def _select(labels: NDArray[np.int32], keep: NDArray[np.bool_]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
     """Renumber the kept labels 1.. in the order of their ids, zero the rest; also their box (x0, y0, x1, y1)."""
     new = np.zeros(len(keep), np.int32)

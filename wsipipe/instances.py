@@ -29,7 +29,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from wsipipe import watershed
+from wsipipe import relief, watershed
 from wsipipe.grid import Sides
 from wsipipe.segmenter import InstanceWindow
 
@@ -56,8 +56,8 @@ class SplitRules:
         """Refuse rules that are not defined."""
         if not (1 <= self.threshold <= 255 and 1 <= self.h <= 255):
             raise ValueError(f"threshold and h must be 1..255, got {self.threshold} and {self.h}")
-        if not 0 <= self.smooth_px <= watershed.MAX_SMOOTH_PX:
-            raise ValueError(f"smooth_px must be 0..{watershed.MAX_SMOOTH_PX}, got {self.smooth_px}")
+        if not 0 <= self.smooth_px <= relief.MAX_SMOOTH_PX:
+            raise ValueError(f"smooth_px must be 0..{relief.MAX_SMOOTH_PX}, got {self.smooth_px}")
         if self.min_area_px < 0 or self.fill_holes_px < 0:
             raise ValueError(f"areas must be >= 0 px, got {self.min_area_px} and {self.fill_holes_px}")
 
@@ -86,12 +86,12 @@ def split_instances(
     mask = (foreground >= rules.threshold).view(np.uint8)
     if not mask.any() and mask.size > rules.fill_holes_px:
         return _unclassified(np.zeros((rows, cols), np.int32), np.ones(1, np.bool_))
-    mask = watershed.fill_holes(mask, rules.fill_holes_px, sides)
-    smoothed = watershed.smooth(np.ascontiguousarray(height), watershed.binomial_weights(rules.smooth_px))
-    heights = watershed.relief(mask, smoothed)
+    mask = relief.fill_holes(mask, rules.fill_holes_px, sides)
+    smoothed = relief.smooth(np.ascontiguousarray(height), relief.binomial_weights(rules.smooth_px))
+    heights = relief.relief(mask, smoothed)
     steps, n_stay = watershed.climb(mask, heights, _known_box((rows, cols), rules.smooth_px + 1, sides))
     basins, low, exact = watershed.gather(heights, steps, cols + 2, n_stay)
-    h = rules.h * watershed.UNIT
+    h = rules.h * relief.UNIT
     pairs = watershed.saddles(heights, basins, cols + 2, h, low, exact)
     parent = watershed.merge(heights, basins, pairs, h, low, exact)
     watershed.join_unsettled(basins, cols + 2, parent, exact)
@@ -133,7 +133,7 @@ def component_window(labels: NDArray[np.int32], foreground: NDArray[np.bool_], s
     return _unclassified(parts, np.concatenate([[True], ~unsettled.ravel()[first]]))
 
 
-@njit(cache=True, nogil=True)  # type: ignore[misc]
+@njit(cache=True, nogil=True)
 def split_parts(labels: NDArray[np.int32]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
     """Give each 4-connected part of equal non-zero labels its own label, 1..n in raster order of the first pixel.
 

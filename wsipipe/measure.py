@@ -133,7 +133,7 @@ def measure(
     return pa.table([pa.array(columns[f.name], f.type) for f in BLOCK_SCHEMA], schema=BLOCK_SCHEMA)
 
 
-@njit(cache=True, nogil=True)  # type: ignore[misc]
+@njit(cache=True, nogil=True)
 def _sum_pixels(
     labels: NDArray[np.int32],
     rgb: NDArray[np.uint8],

@@ -12,10 +12,10 @@ from numba import njit
 from numpy.typing import NDArray
 
 from wsipipe.frames import WorkFrame
-from wsipipe.nuclei import Outlines, Runs
+from wsipipe.nuclei import Outlines
 from wsipipe.simplify import simplify
 
-__all__ = ["runs_of", "simplify", "to_l0", "to_shapely", "trace"]
+__all__ = ["simplify", "to_l0", "to_shapely", "trace"]
 
 L0_DECIMALS = 2  # QuPath keeps polygons on a 0.01 px grid
 
@@ -59,40 +59,7 @@ def to_shapely(outlines: Outlines) -> NDArray[np.object_]:
     return np.asarray(shapely.from_ragged_array(shapely.GeometryType.POLYGON, outlines.coords, offsets), dtype=object)
 
 
-def runs_of(labels: NDArray[np.int32], *, origin: tuple[int, int]) -> Runs:
-    """List the pixels of labels as runs, work px.
-
-    Args:
-        labels: (H, W) int32, 0 = background.
-        origin: (x, y) of labels[0, 0] in work px.
-    """
-    runs = _runs(np.ascontiguousarray(labels), origin[0], origin[1])
-    row, x0, x1, label = runs[np.argsort(runs[:, 3], kind="stable")].T
-    return Runs(*(np.ascontiguousarray(column) for column in (row, x0, x1, label)))
-
-
-@njit(cache=True, nogil=True)  # type: ignore[misc]
-def _runs(labels: NDArray[np.int32], left: int, top: int) -> NDArray[np.int32]:
-    """Return row, x0, x1, label of each run in raster order, int32 (R, 4)."""
-    rows, cols = labels.shape
-    out = np.empty((1024, 4), np.int32)
-    n = 0
-    for y in range(rows):
-        x = 0
-        while x < cols:
-            start, label = x, labels[y, x]
-            while x < cols and labels[y, x] == label:
-                x += 1
-            if label == 0:
-                continue
-            if n == len(out):
-                out = np.concatenate((out, np.empty_like(out)))
-            out[n, 0], out[n, 1], out[n, 2], out[n, 3] = y + top, start + left, x + left, label
-            n += 1
-    return out[:n]
-
-
-@njit(cache=True, nogil=True)  # type: ignore[misc]
+@njit(cache=True, nogil=True)
 def _trace_rings(labels: NDArray[np.int32], n: int) -> tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.int32]]:
     """Trace all rings of all labels in raster order of their first upper pixel edge.
 
@@ -123,7 +90,7 @@ def _trace_rings(labels: NDArray[np.int32], n: int) -> tuple[NDArray[np.int32], 
     return corners[:n_corners], ring_ends[:n_rings].copy(), ring_labels[:n_rings].copy()
 
 
-@njit(cache=True, nogil=True)  # type: ignore[misc]
+@njit(cache=True, nogil=True)
 def _follow(
     flat: NDArray[np.int32],
     seen: NDArray[np.bool_],
@@ -168,7 +135,7 @@ def _follow(
     return corners, n_corners + 1
 
 
-@njit(cache=True, nogil=True)  # type: ignore[misc]
+@njit(cache=True, nogil=True)
 def _reorder(
     corners: NDArray[np.int32], ring_ends: NDArray[np.int64], order: NDArray[np.int64], x0: int, y0: int
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:

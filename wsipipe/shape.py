@@ -11,7 +11,7 @@ PERIMETER, CIRCULARITY, SOLIDITY, MAX_DIAMETER, MIN_DIAMETER = range(5)
 N_SHAPES = 5
 
 
-@njit(cache=True, nogil=True)  # type: ignore[misc]
+@njit(cache=True, nogil=True)
 def measure_polygons(
     coords: NDArray[np.float64],
     ring_starts: NDArray[np.int64],
@@ -60,7 +60,7 @@ def measure_polygons(
     return out
 
 
-@njit(cache=True, nogil=True)  # type: ignore[misc]
+@njit(cache=True, nogil=True)
 def _area_and_length(points: NDArray[np.float64], n: int) -> tuple[float, float]:
     """Return the signed area and the length of a closed ring of n points."""
     area = length = 0.0
@@ -71,12 +71,12 @@ def _area_and_length(points: NDArray[np.float64], n: int) -> tuple[float, float]
     return area / 2, length
 
 
-@njit(cache=True, nogil=True)  # type: ignore[misc]
+@njit(cache=True, nogil=True)
 def _turn(a: NDArray[np.float64], b: NDArray[np.float64], c: NDArray[np.float64]) -> float:
     return (b[0] - a[0]) * (c[1] - a[1]) - (b[1] - a[1]) * (c[0] - a[0])
 
 
-@njit(cache=True, nogil=True)  # type: ignore[misc]
+@njit(cache=True, nogil=True)
 def _sort(points: NDArray[np.float64], n: int) -> None:
     """Sort n points by (x, y) in place (shell sort: polygons are short)."""
     gap = n // 2
@@ -91,7 +91,7 @@ def _sort(points: NDArray[np.float64], n: int) -> None:
         gap //= 2
 
 
-@njit(cache=True, nogil=True)  # type: ignore[misc]
+@njit(cache=True, nogil=True)
 def convex_hull(points: NDArray[np.float64], n: int, hull: NDArray[np.float64]) -> int:
     """Write the convex hull of n points, positive orientation and closed, to hull; return its number of corners.
 
@@ -113,7 +113,7 @@ def convex_hull(points: NDArray[np.float64], n: int, hull: NDArray[np.float64]) 
     return h - 1
 
 
-@njit(cache=True, nogil=True)  # type: ignore[misc]
+@njit(cache=True, nogil=True)
 def smallest_width(hull: NDArray[np.float64], h: int) -> float:
     """Return the smallest distance of two parallel lines that enclose a closed hull of h corners."""
     best = np.inf
@@ -127,7 +127,7 @@ def smallest_width(hull: NDArray[np.float64], h: int) -> float:
     return best
 
 
-@njit(cache=True, nogil=True)  # type: ignore[misc]
+@njit(cache=True, nogil=True)
 def enclosing_diameter(hull: NDArray[np.float64], h: int) -> float:
     """Return the diameter of the smallest circle around a hull of h corners.
 
@@ -154,7 +154,7 @@ def enclosing_diameter(hull: NDArray[np.float64], h: int) -> float:
     return np.hypot(q[0] - p[0], q[1] - p[1])
 
 
-@njit(cache=True, nogil=True)  # type: ignore[misc]
+@njit(cache=True, nogil=True)
 def _cosine(at: NDArray[np.float64], a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
     """Return the cosine of the angle under which `at` sees a and b; -2 if it is one of them."""
     ax, ay, bx, by = a[0] - at[0], a[1] - at[1], b[0] - at[0], b[1] - at[1]

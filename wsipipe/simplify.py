@@ -11,9 +11,7 @@ Bounds are checked afterwards, not assumed:
   the chord: the Hausdorff distance is at most the tolerance to the course through the middles, and at most
   tolerance + TIP to the traced outline. (The edge of a true disk passes the tips of its pixels' stairs at up to
   0.71 px: an outline within 0.5 px of every tip has to follow the stairs, and its perimeter is 3 to 6 % too long.)
-- Validity. Edges that share no vertex must stay GAP apart, and no edge may fold back onto its neighbour within GAP.
-  Rounding to 0.01 level-0 px moves a vertex by less than GAP / 2 as long as a level-0 px is less than 14 work px
-  (0.0071 / scale < 0.1), so no rounding makes edges cross.
+- Validity. All edges must keep their distance, so that no later rounding makes them cross (`clearance`).
 - Area. Within 2 % + 2 px of the traced area.
 A polygon that fails any of them is thinned without blur; if that fails too, it stays as traced.
 """
@@ -22,9 +20,9 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from wsipipe.clearance import is_clear, squared_distance
 from wsipipe.nuclei import Outlines
 
-GAP = 0.2  # work px that parts of one outline keep between them
 TIP = 0.25  # work px that tips of stairs may lie farther away than the tolerance
 BLUR_PASSES = 2
 MAX_SHIFT = 0.3  # work px that blurring may move a point
@@ -33,7 +31,6 @@ RELATIVE_THINNING = 0.012  # ... and of small ones, times sqrt(area): so small n
 AREA_ROUNDS = 2
 MAX_AREA_ERROR = 0.02
 MAX_AREA_ERROR_PX = 2.0
-_BRUTE_FORCE_EDGES = 64
 
 
 def simplify(outlines: Outlines, tolerance: float = 0.5) -> Outlines:
@@ -55,7 +52,7 @@ def simplify(outlines: Outlines, tolerance: float = 0.5) -> Outlines:
     return Outlines(coords, ring_starts, outlines.polygon_starts)
 
 
-@njit(cache=True, nogil=True)  # type: ignore[misc]
+@njit(cache=True, nogil=True)
 def _simplify(
     coords: NDArray[np.float64], ring_starts: NDArray[np.int64], polygon_starts: NDArray[np.int64], tolerance: float
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
@@ -87,14 +84,14 @@ def _simplify(
             if passes < 0 or (
                 fine
                 and _keeps_area(coords, ring_starts, out, out_starts, first_ring, end_ring)
-                and _is_clear(out, out_starts, first_ring, end_ring)
+                and is_clear(out, out_starts, first_ring, end_ring)
             ):
                 break
         at = end
     return out[:at].copy(), out_starts
 
 
-@njit(cache=True, nogil=True)  # type: ignore[misc]
+@njit(cache=True, nogil=True)
 def _count_edges(coords: NDArray[np.float64], ring_starts: NDArray[np.int64]) -> tuple[int, int]:
     """Return the number of pixel edges in the longest ring and in all rings."""
     longest = total = 0
@@ -107,7 +104,7 @@ def _count_edges(coords: NDArray[np.float64], ring_starts: NDArray[np.int64]) ->
     return longest, total
 
 
-@njit(cache=True, nogil=True)  # type: ignore[misc]
+@njit(cache=True, nogil=True)
 def _thin_ring(
     source: NDArray[np.float64],
     work: NDArray[np.float64],
@@ -140,7 +137,7 @@ def _thin_ring(
     return n_kept + 1
 
 
-@njit(cache=True, nogil=True)  # type: ignore[misc]
+@njit(cache=True, nogil=True)
 def ring_area(ring: NDArray[np.float64]) -> float:
     """Return the signed area of a closed ring, positive where `shapely.LinearRing.is_ccw`; (V, 2) any frame."""
     total = 0.0
@@ -150,7 +147,7 @@ def ring_area(ring: NDArray[np.float64]) -> float:
     return total / 2
 
 
-@njit(cache=True, nogil=True)  # type: ignore[misc]
+@njit(cache=True, nogil=True)
 def _expand(source: NDArray[np.float64], corners: NDArray[np.float64], middles: NDArray[np.float64]) -> int:
     """List the pixel edges of a ring from its first corner: edge k starts at corners[k], middles[k] halves it."""
     n = 0
@@ -169,7 +166,7 @@ def _expand(source: NDArray[np.float64], corners: NDArray[np.float64], middles: 
     return n
 
 
-@njit(cache=True, nogil=True)  # type: ignore[misc]
+@njit(cache=True, nogil=True)
 def _blur(
     middles: NDArray[np.float64], n: int, passes: int, out: NDArray[np.float64], spare: NDArray[np.float64]
 ) -> None:
@@ -189,20 +186,7 @@ def _blur(
             out[k, 1] = middles[k, 1] + dy * MAX_SHIFT / shift
 
 
-@njit(cache=True, nogil=True)  # type: ignore[misc]
-def squared_distance(px: float, py: float, a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
-    """Return the squared distance of (px, py) from the segment a-b."""
-    dx, dy = b[0] - a[0], b[1] - a[1]
-    px, py = px - a[0], py - a[1]
-    length = dx * dx + dy * dy
-    t = 0.0
-    if length > 0:
-        t = min(1.0, max(0.0, (px * dx + py * dy) / length))
-    px, py = px - t * dx, py - t * dy
-    return px * px + py * py
-
-
-@njit(cache=True, nogil=True)  # type: ignore[misc]
+@njit(cache=True, nogil=True)
 def _douglas_peucker(
     points: NDArray[np.float64], n: int, squared: float, keep: NDArray[np.int64], stack: NDArray[np.int64]
 ) -> int:
@@ -222,9 +206,10 @@ def _douglas_peucker(
     while depth:
         depth -= 1
         first, last = stack[depth, 0], stack[depth, 1]
+        ax, ay, bx, by = points[first, 0], points[first, 1], points[last, 0], points[last, 1]
         worst, where = squared, -1
         for k in range(first + 1, last):
-            d = squared_distance(points[k, 0], points[k, 1], points[first], points[last])
+            d = squared_distance(points[k, 0], points[k, 1], ax, ay, bx, by)
             if d > worst:
                 worst, where = d, k
         if where < 0:
@@ -237,7 +222,7 @@ def _douglas_peucker(
     return n_kept
 
 
-@njit(cache=True, nogil=True)  # type: ignore[misc]
+@njit(cache=True, nogil=True)
 def _offset_to_area(ring: NDArray[np.float64], n: int, area: float, spare: NDArray[np.float64]) -> None:
     """Move every edge of the open ring along its normal by one amount, so that the ring encloses the signed area."""
     for k in range(n):
@@ -246,13 +231,14 @@ def _offset_to_area(ring: NDArray[np.float64], n: int, area: float, spare: NDArr
     for k in range(n):
         after = k + 1 if k + 1 < n else 0
         total += spare[k, 0] * spare[after, 1] - spare[after, 0] * spare[k, 1]
-        length += np.hypot(spare[after, 0] - spare[k, 0], spare[after, 1] - spare[k, 1])
+        dx, dy = spare[after, 0] - spare[k, 0], spare[after, 1] - spare[k, 1]
+        length += np.sqrt(dx * dx + dy * dy)
     offset = (area - total / 2) / length
     for k in range(n):
         before, after = k - 1 if k else n - 1, k + 1 if k + 1 < n else 0
         ux, uy = spare[k, 0] - spare[before, 0], spare[k, 1] - spare[before, 1]
         vx, vy = spare[after, 0] - spare[k, 0], spare[after, 1] - spare[k, 1]
-        u, v = np.hypot(ux, uy), np.hypot(vx, vy)
+        u, v = np.sqrt(ux * ux + uy * uy), np.sqrt(vx * vx + vy * vy)
         if u == 0 or v == 0:
             continue
         # Outward normal of a positive ring is (dy, -dx).
@@ -262,7 +248,7 @@ def _offset_to_area(ring: NDArray[np.float64], n: int, area: float, spare: NDArr
         ring[k, 1] = spare[k, 1] + ny * share
 
 
-@njit(cache=True, nogil=True)  # type: ignore[misc]
+@njit(cache=True, nogil=True)
 def _clamp(ring: NDArray[np.float64], n: int, corners: NDArray[np.float64], n_corners: int) -> None:
     """Keep the open ring inside the box of the traced one, and so inside the slide."""
     for a in range(2):
@@ -273,7 +259,7 @@ def _clamp(ring: NDArray[np.float64], n: int, corners: NDArray[np.float64], n_co
             ring[k, a] = min(max(ring[k, a], low), high)
 
 
-@njit(cache=True, nogil=True)  # type: ignore[misc]
+@njit(cache=True, nogil=True)
 def _within(
     ring: NDArray[np.float64],
     n_kept: int,
@@ -287,21 +273,21 @@ def _within(
     limit, tip_limit = tolerance * tolerance, (tolerance + TIP) ** 2
     corners[n] = corners[0]
     for k in range(n_kept):
-        a = ring[k]
-        b = ring[k + 1] if k + 1 < n_kept else ring[0]
-        last = keep[k + 1] if k + 1 < n_kept else n
+        after = k + 1 if k + 1 < n_kept else 0
+        ax, ay, bx, by = ring[k, 0], ring[k, 1], ring[after, 0], ring[after, 1]
+        last = keep[after] if after else n
         for e in range(keep[k] + 1, last):
-            if squared_distance(middles[e, 0], middles[e, 1], a, b) > limit:
+            if squared_distance(middles[e, 0], middles[e, 1], ax, ay, bx, by) > limit:
                 return False
         for c in range(keep[k] + 1, last + 1):
-            if squared_distance(corners[c, 0], corners[c, 1], a, b) > tip_limit:
+            if squared_distance(corners[c, 0], corners[c, 1], ax, ay, bx, by) > tip_limit:
                 return False
-        if (a[0] - middles[keep[k], 0]) ** 2 + (a[1] - middles[keep[k], 1]) ** 2 > limit:
+        if (ax - middles[keep[k], 0]) ** 2 + (ay - middles[keep[k], 1]) ** 2 > limit:
             return False
     return True
 
 
-@njit(cache=True, nogil=True)  # type: ignore[misc]
+@njit(cache=True, nogil=True)
 def _keeps_area(
     coords: NDArray[np.float64],
     ring_starts: NDArray[np.int64],
@@ -315,73 +301,3 @@ def _keeps_area(
         before += ring_area(coords[ring_starts[ring] : ring_starts[ring + 1]])
         after += ring_area(out[out_starts[ring] : out_starts[ring + 1]])
     return bool(abs(after - before) <= MAX_AREA_ERROR * before + MAX_AREA_ERROR_PX)
-
-
-@njit(cache=True, nogil=True)  # type: ignore[misc]
-def _is_clear(coords: NDArray[np.float64], ring_starts: NDArray[np.int64], first_ring: int, end_ring: int) -> bool:
-    """Whether all edges of a polygon keep GAP from all edges that they share no vertex with, and none folds back."""
-    base = ring_starts[first_ring]
-    n = ring_starts[end_ring] - base - (end_ring - first_ring)
-    edges = np.empty((n, 2, 2), np.float64)
-    after = np.empty(n, np.int64)
-    at = 0
-    for ring in range(first_ring, end_ring):
-        begin = at
-        for v in range(ring_starts[ring], ring_starts[ring + 1] - 1):
-            edges[at, 0] = coords[v]
-            edges[at, 1] = coords[v + 1]
-            after[at] = at + 1
-            at += 1
-        after[at - 1] = begin
-    x0 = np.minimum(edges[:, 0, 0], edges[:, 1, 0])
-    order = np.argsort(x0) if n > _BRUTE_FORCE_EDGES else np.arange(n)
-    return _pairs_are_clear(edges, after, x0, order)
-
-
-@njit(cache=True, nogil=True)  # type: ignore[misc]
-def _pairs_are_clear(
-    edges: NDArray[np.float64], after: NDArray[np.int64], x0: NDArray[np.float64], order: NDArray[np.int64]
-) -> bool:
-    n = len(edges)
-    is_sorted = n > _BRUTE_FORCE_EDGES
-    for i in range(n):
-        a = order[i]
-        right = max(edges[a, 0, 0], edges[a, 1, 0]) + GAP
-        low = min(edges[a, 0, 1], edges[a, 1, 1]) - GAP
-        high = max(edges[a, 0, 1], edges[a, 1, 1]) + GAP
-        for j in range(i + 1, n):
-            b = order[j]
-            if x0[b] > right:
-                if is_sorted:
-                    break
-                continue
-            if max(edges[b, 0, 1], edges[b, 1, 1]) < low or min(edges[b, 0, 1], edges[b, 1, 1]) > high:
-                continue
-            if max(edges[b, 0, 0], edges[b, 1, 0]) < x0[a] - GAP:
-                continue
-            if not _is_pair_clear(edges, after, a, b):
-                return False
-    return True
-
-
-@njit(cache=True, nogil=True)  # type: ignore[misc]
-def _is_pair_clear(edges: NDArray[np.float64], after: NDArray[np.int64], a: int, b: int) -> bool:
-    if after[b] == a:
-        a, b = b, a
-    p, q, r, s = edges[a, 0], edges[a, 1], edges[b, 0], edges[b, 1]
-    limit = GAP * GAP
-    if after[a] == b:
-        return bool(squared_distance(s[0], s[1], p, q) >= limit and squared_distance(p[0], p[1], r, s) >= limit)
-    if (
-        squared_distance(p[0], p[1], r, s) < limit
-        or squared_distance(q[0], q[1], r, s) < limit
-        or squared_distance(r[0], r[1], p, q) < limit
-        or squared_distance(s[0], s[1], p, q) < limit
-    ):
-        return False
-    return not (_is_left(p, q, r) != _is_left(p, q, s) and _is_left(r, s, p) != _is_left(r, s, q))
-
-
-@njit(cache=True, nogil=True)  # type: ignore[misc]
-def _is_left(a: NDArray[np.float64], b: NDArray[np.float64], p: NDArray[np.float64]) -> bool:
-    return bool((b[0] - a[0]) * (p[1] - a[1]) - (b[1] - a[1]) * (p[0] - a[0]) > 0)

@@ -91,7 +91,7 @@ def unmix(rgb: NDArray[np.uint8], stain: StainVectors) -> NDArray[np.float32]:
     return np.asarray(_unmix(flat, unmix_tables(stain)).reshape(rgb.shape))
 
 
-@njit(cache=True, nogil=True)  # type: ignore[misc]
+@njit(cache=True, nogil=True)
 def _unmix(rgb: NDArray[np.uint8], tables: NDArray[np.float32]) -> NDArray[np.float32]:
     out = np.empty((len(rgb), 3), np.float32)
     for p in range(len(rgb)):

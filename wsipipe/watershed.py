@@ -1,129 +1,20 @@
-"""Kernels that split a foreground mask into instances along the valleys of a height map, integers only.
+"""Kernels that split foreground into instances along the valleys of a height map.
 
 Every step looks at a bounded neighbourhood or at whole basins, and every order is a total order that does not change
-when the window moves; `instances` proves from this what a window can know about the whole map.
-Arrays called `flat` are raveled (H + 2, W + 2) maps with a rim of background, so that neighbours need no bounds check.
+when the window moves; `instances` proves from this what a window can know about the whole map. `flat` arrays are those
+of `relief`.
 """
 
-from math import comb
-
-import cv2
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from wsipipe.grid import Sides
-
-UNIT = 256  # smoothed heights are uint16 in 1/256 of a height step
-MAX_SMOOTH_PX = 8  # the largest binomial kernel whose sums fit 32 bits
+from wsipipe.relief import MAYBE
 
 _SELF, _OPEN = 2, 7  # step codes: stays (a summit), stays because its true step is unknown
-_MAYBE = 2  # mask value of a pixel that may or may not be foreground
 
 
-def binomial_weights(radius: int) -> NDArray[np.uint32]:
-    """Return the row 2 * radius of Pascal's triangle: a bell of sigma sqrt(radius / 2), (2 * radius + 1,) uint32."""
-    return np.array([comb(2 * radius, k) for k in range(2 * radius + 1)], np.uint32)
-
-
-@njit(cache=True, nogil=True)  # type: ignore[misc]
-def smooth(height: NDArray[np.uint8], weights: NDArray[np.uint32]) -> NDArray[np.uint16]:
-    """Blur with a binomial kernel along y, then x; edge pixels repeat outwards.
-
-    Args:
-        height: (H, W) uint8.
-        weights: `binomial_weights(radius)`.
-
-    Returns:
-        (H, W) uint16 in 1/UNIT height steps, each rounded by integer arithmetic alone.
-    """
-    rows, cols = height.shape
-    radius = len(weights) // 2
-    bits = np.uint32(2 * radius)
-    up = np.uint32(max(0, 8 - 2 * radius))
-    down = np.uint32(max(0, 2 * radius - 8))
-    half = np.uint32((1 << (2 * radius)) >> 1)
-    line = np.empty(cols + 2 * radius, np.uint32)
-    total = np.empty(cols, np.uint32)
-    out = np.empty((rows, cols), np.uint16)
-    for y in range(rows):
-        line[radius : radius + cols] = 0
-        for k in range(2 * radius + 1):
-            source = height[min(max(y + k - radius, 0), rows - 1)]
-            weight = weights[k]
-            for x in range(cols):
-                line[radius + x] += weight * np.uint32(source[x])
-        for x in range(radius, radius + cols):
-            line[x] = (line[x] << up) >> down
-        for k in range(radius):
-            line[k] = line[radius]
-            line[radius + cols + k] = line[radius + cols - 1]
-        total[:] = half
-        for k in range(2 * radius + 1):
-            weight = weights[k]
-            for x in range(cols):
-                total[x] += weight * line[k + x]
-        for x in range(cols):
-            out[y, x] = np.uint16(min(total[x] >> bits, np.uint32(65535)))
-    return out
-
-
-def fill_holes(mask: NDArray[np.uint8], max_px: int, sides: Sides) -> NDArray[np.uint8]:
-    """Turn small enclosed background into foreground.
-
-    A hole is a 4-connected background region of <= max_px that does not touch the edge of the map. One that touches an
-    open side of the window may be a hole or not: its pixels become 2 ("maybe").
-
-    Args:
-        mask: (H, W) uint8, 0 or 1.
-        max_px: largest hole to fill.
-        sides: which sides of the window are the edge of the map.
-
-    Returns:
-        (H, W) uint8, 0 = background, 1 = foreground, 2 = maybe. The input may be returned.
-    """
-    if max_px == 0 or mask.size == 0:
-        return mask
-    _, regions, stats, _ = cv2.connectedComponentsWithStats(1 - mask, connectivity=4, ltype=cv2.CV_32S)
-    rows, cols = mask.shape
-    at_side = np.stack(
-        [
-            stats[:, cv2.CC_STAT_LEFT] == 0,
-            stats[:, cv2.CC_STAT_TOP] == 0,
-            stats[:, cv2.CC_STAT_LEFT] + stats[:, cv2.CC_STAT_WIDTH] == cols,
-            stats[:, cv2.CC_STAT_TOP] + stats[:, cv2.CC_STAT_HEIGHT] == rows,
-        ]
-    )
-    is_edge = np.array([sides.left, sides.top, sides.right, sides.bottom])
-    small = (stats[:, cv2.CC_STAT_AREA] <= max_px) & ~at_side[is_edge].any(axis=0)
-    value = np.where(small, np.where(at_side[~is_edge].any(axis=0), _MAYBE, 1), 0).astype(np.uint8)
-    value[0] = 1
-    return _look_up(regions, value)
-
-
-@njit(cache=True, nogil=True)  # type: ignore[misc]
-def _look_up(regions: NDArray[np.int32], value: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    out = np.empty(regions.shape, np.uint8)
-    for y in range(regions.shape[0]):
-        for x in range(regions.shape[1]):
-            out[y, x] = value[regions[y, x]]
-    return out
-
-
-@njit(cache=True, nogil=True)  # type: ignore[misc]
-def relief(mask: NDArray[np.uint8], smoothed: NDArray[np.uint16]) -> NDArray[np.int32]:
-    """Return flat heights, -1 on background and on the rim, int32."""
-    rows, cols = mask.shape
-    flat = np.full((rows + 2) * (cols + 2), -1, np.int32)
-    for y in range(rows):
-        base = (y + 1) * (cols + 2) + 1
-        for x in range(cols):
-            if mask[y, x]:
-                flat[base + x] = smoothed[y, x]
-    return flat
-
-
-@njit(cache=True, nogil=True)  # type: ignore[misc]
+@njit(cache=True, nogil=True)
 def climb(
     mask: NDArray[np.uint8], heights: NDArray[np.int32], known: tuple[int, int, int, int]
 ) -> tuple[NDArray[np.uint8], int]:
@@ -159,19 +50,19 @@ def climb(
     return steps, n_stay
 
 
-@njit(cache=True, nogil=True)  # type: ignore[misc]
+@njit(cache=True, nogil=True)
 def _near_maybe(mask: NDArray[np.uint8], y: int, x: int) -> bool:
     rows, cols = mask.shape
     return bool(
-        mask[y, x] == _MAYBE
-        or (y > 0 and mask[y - 1, x] == _MAYBE)
-        or (x > 0 and mask[y, x - 1] == _MAYBE)
-        or (x + 1 < cols and mask[y, x + 1] == _MAYBE)
-        or (y + 1 < rows and mask[y + 1, x] == _MAYBE)
+        mask[y, x] == MAYBE
+        or (y > 0 and mask[y - 1, x] == MAYBE)
+        or (x > 0 and mask[y, x - 1] == MAYBE)
+        or (x + 1 < cols and mask[y, x + 1] == MAYBE)
+        or (y + 1 < rows and mask[y + 1, x] == MAYBE)
     )
 
 
-@njit(cache=True, nogil=True)  # type: ignore[misc]
+@njit(cache=True, nogil=True)
 def gather(
     heights: NDArray[np.int32], steps: NDArray[np.uint8], stride: int, n_stay: int
 ) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.uint8]]:
@@ -217,7 +108,7 @@ def gather(
     return basins, low, exact
 
 
-@njit(cache=True, nogil=True)  # type: ignore[misc]
+@njit(cache=True, nogil=True)
 def _saddle(
     p: int,
     q: int,
@@ -238,7 +129,7 @@ def _saddle(
     return saddle if min(low[a], low[b]) - saddle < h else -1
 
 
-@njit(cache=True, nogil=True)  # type: ignore[misc]
+@njit(cache=True, nogil=True)
 def saddles(
     heights: NDArray[np.int32],
     basins: NDArray[np.int32],
@@ -274,7 +165,7 @@ def saddles(
     return first, second
 
 
-@njit(cache=True, nogil=True)  # type: ignore[misc]
+@njit(cache=True, nogil=True)
 def _find(parent: NDArray[np.int32], a: int) -> int:
     while parent[a] != a:
         parent[a] = parent[parent[a]]
@@ -282,7 +173,7 @@ def _find(parent: NDArray[np.int32], a: int) -> int:
     return a
 
 
-@njit(cache=True, nogil=True)  # type: ignore[misc]
+@njit(cache=True, nogil=True)
 def merge(
     heights: NDArray[np.int32],
     basins: NDArray[np.int32],
@@ -318,7 +209,7 @@ def merge(
     return parent
 
 
-@njit(cache=True, nogil=True)  # type: ignore[misc]
+@njit(cache=True, nogil=True)
 def join_unsettled(basins: NDArray[np.int32], stride: int, parent: NDArray[np.int32], exact: NDArray[np.uint8]) -> None:
     """Unite adjacent inexact sets in place, so that each connected unsettled area becomes one region."""
     for p in range(len(basins)):
@@ -330,7 +221,7 @@ def join_unsettled(basins: NDArray[np.int32], stride: int, parent: NDArray[np.in
                         parent[b] = a
 
 
-@njit(cache=True, nogil=True)  # type: ignore[misc]
+@njit(cache=True, nogil=True)
 def number(
     basins: NDArray[np.int32],
     shape: tuple[int, int],
