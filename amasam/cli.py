@@ -1,4 +1,4 @@
-"""`python -m amasam`: train, evaluate, tune, predict, info; what is heavy is imported inside the commands."""
+"""`python -m amasam`: train, predict, evaluate, tune, export, info; heavy imports only inside the commands."""
 
 import logging
 import os
@@ -11,7 +11,7 @@ import typer
 from wsipipe.errors import UsageError, WsipipeError
 
 if TYPE_CHECKING:
-    pass
+    from amasam.segmenter import Precision
 
 app = typer.Typer(
     name="amasam",
@@ -28,6 +28,9 @@ DataOption = Annotated[
     typer.Option("--data", help=f"Folder that the data sets lie in; default: the variable {DATA_VARIABLE}."),
 ]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu or cuda[:N].")]
+DescriptionsOption = Annotated[Path, typer.Option(help="Folder of the TOML files that describe data sets.")]
+PrecisionOption = Annotated[str, typer.Option(help="auto, fp32 or bf16.")]
+ThreadsOption = Annotated[int, typer.Option(help="CPU threads; 0 = as many as there are cores.")]
 VerboseOption = Annotated[bool, typer.Option("-v", "--verbose", help="Log more, and whole tracebacks.")]
 
 
@@ -37,7 +40,7 @@ def train(
     out: Annotated[Path, typer.Option("--out", help="Folder of the run.")],
     data: DataOption = None,
     resume: Annotated[str, typer.Option(help="auto continues the run in --out; never refuses to.")] = "auto",
-    threads: Annotated[int, typer.Option(help="CPU threads; 0 = as many as there are cores.")] = 0,
+    threads: ThreadsOption = 0,
     max_minutes: Annotated[float, typer.Option(help="Stop cleanly after this time; 0 = never.")] = 0.0,
     device: DeviceOption = "auto",
     seed: Annotated[int | None, typer.Option(help="Instead of the recipe's.")] = None,
@@ -87,7 +90,7 @@ def predict(
         float | None, typer.Option(help="Micrometres per pixel of the images; default: the model's.")
     ] = None,
     device: DeviceOption = "auto",
-    threads: Annotated[int, typer.Option(help="CPU threads; 0 = as many as there are cores.")] = 0,
+    threads: ThreadsOption = 0,
     verbose: VerboseOption = False,
 ) -> None:
     """Write the nuclei of every image of a folder; exit code 1 when some image failed."""
@@ -100,9 +103,100 @@ def predict(
     with show_images(images) as show:
         failures = predict_folder(segmenter, images, out, mpp=mpp, on_image=show)
     for failure in failures:
-        typer.echo(f"amasam: {failure.path}: {failure.reason}", err=True)
+        typer.echo(f"amasam: {failure.path.name}: {failure.reason}", err=True)
     if failures:
+        typer.echo(f"amasam: {len(failures)} images failed", err=True)
         raise typer.Exit(1)
+
+
+@app.command()
+def evaluate(
+    model: Annotated[list[str], typer.Option("--model", help="Name or weights file; repeat to compare models.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder for tables and overlays.")],
+    sets: Annotated[list[str], typer.Option("--set", help="Data set; repeat for several.")] = ["monuseg_train"],  # noqa: B006
+    part: Annotated[str, typer.Option(help="validation, test, train or all: which patients.")] = "validation",
+    data: DataOption = None,
+    descriptions: DescriptionsOption = Path("workflows/data"),
+    mpp_scale: Annotated[float, typer.Option(help="Evaluate images made coarser by this factor.")] = 1.0,
+    ablate: Annotated[list[str], typer.Option(help="Also without: zero_prompt, zero_f_mask, freeze_tokens.")] = [],  # noqa: B006
+    precision: PrecisionOption = "auto",
+    device: DeviceOption = "auto",
+    threads: ThreadsOption = 0,
+    verbose: VerboseOption = False,
+) -> None:
+    """Score models on annotated images: tables with intervals, paired tests, the paper's numbers, overlays."""
+    from amasam.evalrun import EvaluationRequest, run_evaluation
+    from amasam.progressbar import show_count
+
+    _set_threads(threads)
+    request = EvaluationRequest(
+        models=tuple(model),
+        sets=tuple(sets),
+        part=part,
+        descriptions=descriptions,
+        data_root=_data_root(data),
+        mpp_scale=mpp_scale,
+        ablations=tuple(ablate),
+        precision=_precision(precision),
+        device=_device(device),
+    )
+    with show_count("images") as show:
+        report = run_evaluation(request, out, on_image=show)
+    typer.echo(report)
+
+
+@app.command()
+def tune(
+    model: Annotated[Path, typer.Option("--model", help="Weights file.")],
+    out: Annotated[Path, typer.Option("--out", help="JSON file for the best post-processing and all that were tried.")],
+    sets: Annotated[list[str], typer.Option("--set", help="Data set; repeat for several.")] = ["monuseg_train"],  # noqa: B006
+    data: DataOption = None,
+    descriptions: DescriptionsOption = Path("workflows/data"),
+    precision: PrecisionOption = "auto",
+    device: DeviceOption = "auto",
+    threads: ThreadsOption = 0,
+    verbose: VerboseOption = False,
+) -> None:
+    """Tune the post-processing on the validation patients of sets."""
+    from amasam.evalrun import TuningRequest, run_tuning
+    from amasam.progressbar import show_count
+
+    _set_threads(threads)
+    request = TuningRequest(
+        model=model,
+        sets=tuple(sets),
+        descriptions=descriptions,
+        data_root=_data_root(data),
+        precision=_precision(precision),
+        device=_device(device),
+    )
+    with show_count("settings") as show:
+        best = run_tuning(request, out, on_try=lambda tried: show(f"AJI {tried.aji:.4f} PQ {tried.pq:.4f}"))
+    typer.echo(f"AJI {best.aji:.4f}  PQ {best.pq:.4f}  {best.post}")
+
+
+@app.command()
+def export(
+    model: Annotated[Path, typer.Argument(help="Checkpoint of a training run.")],
+    out: Annotated[Path, typer.Option("--out", help="The file to ship.")],
+    post: Annotated[Path | None, typer.Option(help="JSON file of `amasam tune`; its best setting is stored.")] = None,
+) -> None:
+    """Write a checkpoint to ship: float16, without the parts that only training needs, with tuned post-processing."""
+    from amasam.loading import export_checkpoint
+
+    sha256 = export_checkpoint(model, out, post)
+    typer.echo(f"{out}: {out.stat().st_size / 1e6:.1f} MB, SHA-256 {sha256}")
+
+
+@app.command()
+def info(
+    checkpoint: Annotated[Path, typer.Argument(help="Weights file.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Everything, as JSON.")] = False,
+) -> None:
+    """Print what a checkpoint holds."""
+    from amasam.loading import describe_checkpoint
+
+    typer.echo(describe_checkpoint(checkpoint, as_json=as_json))
 
 
 def _set_threads(threads: int) -> None:
@@ -110,6 +204,12 @@ def _set_threads(threads: int) -> None:
         import torch
 
         torch.set_num_threads(threads)
+
+
+def _precision(precision: str) -> "Precision | None":
+    if precision not in ("auto", "fp32", "bf16"):
+        raise UsageError(f"--precision must be auto, fp32 or bf16, got {precision!r}")
+    return None if precision == "auto" else "fp32" if precision == "fp32" else "bf16"
 
 
 def _device(device: str) -> str:

@@ -26,7 +26,7 @@ def opens(path: Path) -> bool:
             header = json.loads(file.read(size))
     except (OSError, struct.error, ValueError):
         return False
-    return isinstance(header, dict) and header.get("__metadata__", {}).get("format") == "amasam"
+    return isinstance(header, dict) and "amasam" in header.get("__metadata__", {})
 
 
 def load(device: str, path: Path, *, name: str = "", precision: "Precision | None" = None) -> Segmenter:

@@ -70,7 +70,7 @@ def as_json(evaluations: Sequence[Evaluation], facts: dict[str, Any]) -> dict[st
     """Return facts, summaries of every group, and comparisons of every model with the first, as JSON values."""
     return {
         **facts,
-        "models": {
+        "scores": {
             evaluation.model: {
                 group: {name: _plain(asdict(summary)) for name, summary in summarise_group(images).items()}
                 for group, images in evaluation.groups().items()
@@ -93,16 +93,16 @@ def as_json(evaluations: Sequence[Evaluation], facts: dict[str, Any]) -> dict[st
 def as_markdown(evaluations: Sequence[Evaluation], facts: dict[str, Any]) -> str:
     """Return the tables: all sets with intervals, organs, comparisons, the paper's numbers."""
     lines = ["# Evaluation", ""]
-    lines += [f"- {key}: {value}" for key, value in facts.items()]
+    lines += [f"- {key}: {value}" for key, value in facts.items() if key != "models"]
+    for name, about in facts.get("models", {}).items():
+        lines.append(f"- {name}: " + ", ".join(f"{key} {value}" for key, value in about.items()))
     lines += [
         "",
         "Means over images, in brackets the 95 % bootstrap interval; all but HD in percent, HD in px of a 1024",
     ]
-    lines += [
-        "grid. `_cc`: connected components against connected components, the protocol that the paper may have used."
-    ]
+    lines += ["grid. `_cc`: components against components of the truth, the protocol that the paper may have used."]
     for group in evaluations[0].groups():
-        lines += ["", f"## {group} ({len(evaluations[0].groups()[group])} images)", ""]
+        lines += ["", f"## {group} (n = {len(evaluations[0].groups()[group])})", ""]
         rows = [[e.model, *_cells(summarise_group(e.groups()[group]))] for e in evaluations]
         lines += _table(["model", *COLUMNS], [*rows, *_paper_rows(group)])
     for other in evaluations[1:]:
@@ -133,7 +133,7 @@ def _cells(summaries: dict[str, Summary]) -> Iterable[str]:
             yield "-"
         else:
             low, high = factor * summary.low, factor * summary.high
-            yield f"{factor * summary.mean:.2f} [{low:.1f}, {high:.1f}]"
+            yield f"{factor * summary.mean:.2f}" + (f" [{low:.1f}, {high:.1f}]" if summary.n > 1 else "")
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

@@ -32,11 +32,16 @@ def read_rgb(path: Path) -> NDArray[np.uint8]:
     if path.suffix.lower() in {".tif", ".tiff"}:
         return to_rgb(_read_tiff(path), path)
     image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED) if content else None
-    if image is None:
+    if image is None or _is_cut_jpeg(content):
         raise SlideReadError(f"not an image, or truncated: {path}")
     if image.ndim == 3 and image.shape[2] >= 3:
         image = image[..., [2, 1, 0, *range(3, image.shape[2])]]  # OpenCV's order is BGR(A)
     return to_rgb(image, path)
+
+
+def _is_cut_jpeg(content: bytes) -> bool:
+    """Whether a JPEG ends before its end marker: the decoder would fill the rest with grey and say nothing."""
+    return content.startswith(b"\xff\xd8") and content.rfind(b"\xff\xd9") < len(content) // 2
 
 
 def _read_tiff(path: Path) -> NDArray[Any]:

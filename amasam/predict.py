@@ -83,14 +83,26 @@ def predict_image(segmenter: Segmenter, image: NDArray[np.uint8], *, mpp: float 
     Returns:
         int32 (H, W) instance ids 1..n at the image's own size, 0 = background.
     """
-    height, width = image.shape[:2]
-    scale = 1.0 if mpp is None else mpp / segmenter.mpp
-    is_resampled = abs(scale - 1) > SNAP
-    work = _resize(image, max(1, round(height * scale)), max(1, round(width * scale))) if is_resampled else image
+    work = to_work(segmenter, image, mpp)
+    is_resampled = work is not image
     fitted = segmenter.fitted(_sample_tiles(work, segmenter.tile))
     work_mpp = segmenter.mpp if is_resampled or mpp is None else mpp
-    labels = fitted.instances(predict_maps(segmenter, work), mpp=work_mpp, sides=ALL_SIDES).labels
-    return compact_labels(nearest(labels, height, width)) if is_resampled else labels
+    labels = fitted.instances(predict_maps(fitted, work), mpp=work_mpp, sides=ALL_SIDES).labels
+    return compact_labels(nearest(labels, *image.shape[:2])) if is_resampled else labels
+
+
+def to_work(segmenter: Segmenter, image: NDArray[np.uint8], mpp: float | None) -> NDArray[np.uint8]:
+    """Resample an image to the model's mpp; the very same array where it is within SNAP of it already, or mpp is None.
+
+    Args:
+        segmenter: whose mpp is wanted.
+        image: uint8 (H, W, 3) RGB.
+        mpp: of the image.
+    """
+    scale = 1.0 if mpp is None else mpp / segmenter.mpp
+    if abs(scale - 1) <= SNAP:
+        return image
+    return _resize(image, max(1, round(image.shape[0] * scale)), max(1, round(image.shape[1] * scale)))
 
 
 def predict_maps(segmenter: Segmenter, image: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -81,6 +81,17 @@ def show_images(folder: Path) -> Iterator[Callable[[Path], None]]:
         yield lambda path: progress.update(task, advance=1, text=path.name)
 
 
+@contextmanager
+def show_count(what: str) -> Iterator[Callable[[str], None]]:
+    """Yield a function that counts things of unknown number, each with a short text; silent without a terminal."""
+    if not sys.stderr.isatty():
+        yield lambda text: None
+        return
+    with _bar() as progress:
+        task = progress.add_task(what, total=None, text="")
+        yield lambda text: progress.update(task, advance=1, text=text)
+
+
 class _Lines:
     """Plain lines with the time left."""
 
