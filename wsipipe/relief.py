@@ -94,7 +94,7 @@ def fill_holes(mask: NDArray[np.uint8], max_px: int, sides: Sides) -> NDArray[np
     small = (stats[:, cv2.CC_STAT_AREA] <= max_px) & ~at_side[is_edge].any(axis=0)
     value = np.where(small, np.where(at_side[~is_edge].any(axis=0), MAYBE, 1), 0).astype(np.uint8)
     value[0] = 1
-    return _look_up(regions, value)
+    return _look_up(np.asarray(regions, np.int32), value)
 
 
 @njit(cache=True, nogil=True)

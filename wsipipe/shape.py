@@ -73,7 +73,7 @@ def _area_and_length(points: NDArray[np.float64], n: int) -> tuple[float, float]
 
 @njit(cache=True, nogil=True)
 def _turn(a: NDArray[np.float64], b: NDArray[np.float64], c: NDArray[np.float64]) -> float:
-    return (b[0] - a[0]) * (c[1] - a[1]) - (b[1] - a[1]) * (c[0] - a[0])
+    return float((b[0] - a[0]) * (c[1] - a[1]) - (b[1] - a[1]) * (c[0] - a[0]))
 
 
 @njit(cache=True, nogil=True)
@@ -150,8 +150,8 @@ def enclosing_diameter(hull: NDArray[np.float64], h: int) -> float:
             q = r
         else:
             sides = np.hypot(q[0] - p[0], q[1] - p[1]) * np.hypot(r[0] - q[0], r[1] - q[1])
-            return sides * np.hypot(p[0] - r[0], p[1] - r[1]) / abs(_turn(p, q, r))
-    return np.hypot(q[0] - p[0], q[1] - p[1])
+            return float(sides * np.hypot(p[0] - r[0], p[1] - r[1]) / abs(_turn(p, q, r)))
+    return float(np.hypot(q[0] - p[0], q[1] - p[1]))
 
 
 @njit(cache=True, nogil=True)
@@ -161,4 +161,4 @@ def _cosine(at: NDArray[np.float64], a: NDArray[np.float64], b: NDArray[np.float
     squared = (ax * ax + ay * ay) * (bx * bx + by * by)
     if squared == 0:
         return -2.0
-    return (ax * bx + ay * by) / np.sqrt(squared)
+    return float((ax * bx + ay * by) / np.sqrt(squared))
