@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+PARTIAL = ".partial"  # how the names of unfinished files end
+
 
 @contextmanager
 def replacing(target: Path) -> Iterator[Path]:
@@ -12,7 +14,8 @@ def replacing(target: Path) -> Iterator[Path]:
 
     The data is on disk before the rename, so that a power cut leaves the old file or the new one.
     """
-    partial = target.with_name(f".{target.name}.partial")
+    # The process id: a task that was given up for lost and runs again elsewhere must not share its file.
+    partial = target.with_name(f".{target.name}.{os.getpid()}{PARTIAL}")
     try:
         yield partial
         with partial.open("rb") as handle:
