@@ -117,6 +117,36 @@ class Segmenter(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class ModelFacts:
+    """What a loaded model says about itself, without the model; attributes as in `Segmenter`."""
+
+    name: str
+    mpp: float
+    tile: int
+    halo: int
+    map_names: tuple[str, ...]
+    class_names: tuple[str, ...]
+    sha256: str
+    licence: str
+    parameters: Mapping[str, Any]
+
+
+def facts_of(segmenter: Segmenter) -> ModelFacts:
+    """Copy what a segmenter says about itself."""
+    return ModelFacts(
+        name=segmenter.name,
+        mpp=segmenter.mpp,
+        tile=segmenter.tile,
+        halo=segmenter.halo,
+        map_names=tuple(segmenter.map_names),
+        class_names=tuple(segmenter.class_names),
+        sha256=segmenter.sha256,
+        licence=segmenter.licence,
+        parameters=dict(segmenter.parameters),
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class SegmenterEntry:
     """How a model is found, described and loaded, without importing anything heavy.
 

@@ -1,22 +1,26 @@
 """What is to be done on one slide, decided before any pixel goes through the model."""
 
 import hashlib
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from wsipipe.atomic import replacing
 from wsipipe.frames import WorkFrame, work_frame
 from wsipipe.grid import Block, Tile, TileGrid, plan_blocks
 from wsipipe.journal import FORMAT_VERSION, RunKey
 from wsipipe.options import RunOptions
-from wsipipe.segmenter import Segmenter
+from wsipipe.segmenter import ModelFacts, Segmenter
 from wsipipe.slide import Slide, check_scale
 from wsipipe.slidelist import SlideJob
 from wsipipe.tissue import TissueMask, load_tissue, tissue_tiles
 
+TISSUE_KEY = "tissue_sha256"
 SAMPLE_TILES = 8  # tissue tiles that a segmenter may fit itself to, and that stain vectors are estimated from
 
 
@@ -56,7 +60,7 @@ class SlidePlan:
         return hashlib.sha256(self.key.to_json().encode()).hexdigest()
 
 
-def plan_slide(slide: Slide, job: SlideJob, segmenter: Segmenter, options: RunOptions) -> SlidePlan:
+def plan_slide(slide: Slide, job: SlideJob, model: ModelFacts | Segmenter, options: RunOptions) -> SlidePlan:
     """Lay the grid over the slide's tissue.
 
     Raises:
@@ -64,34 +68,71 @@ def plan_slide(slide: Slide, job: SlideJob, segmenter: Segmenter, options: RunOp
         UsageError: the tissue file is unusable.
         SlideReadError: the overview cannot be read.
     """
-    check_scale((slide.mpp.x, slide.mpp.y), segmenter.mpp, allow_upsampling=options.allow_upsampling, path=slide.path)
-    frame = work_frame((slide.width, slide.height), (slide.mpp.x, slide.mpp.y), segmenter.mpp, slide.downsamples)
-    grid = TileGrid(frame.width, frame.height, side=segmenter.tile, halo=segmenter.halo)
+    check_scale((slide.mpp.x, slide.mpp.y), model.mpp, allow_upsampling=options.allow_upsampling, path=slide.path)
+    frame, grid = _lay_grid(slide, model)
     tissue = load_tissue(options.tissue, slide)
     blocks = tuple(plan_blocks(grid, tissue_tiles(tissue, grid, frame)))
-    key = RunKey(_key_values(slide, frame, grid, tissue, segmenter, options))
-    return SlidePlan(job, frame, grid, tissue, blocks, key)
+    key = {**key_without_tissue(slide, model, options), TISSUE_KEY: _mask_sha256(tissue)}
+    return SlidePlan(job, frame, grid, tissue, blocks, RunKey(key))
 
 
-def _key_values(
-    slide: Slide, frame: WorkFrame, grid: TileGrid, tissue: TissueMask, segmenter: Segmenter, options: RunOptions
-) -> Mapping[str, Any]:
+def _lay_grid(slide: Slide, model: ModelFacts | Segmenter) -> tuple[WorkFrame, TileGrid]:
+    frame = work_frame((slide.width, slide.height), (slide.mpp.x, slide.mpp.y), model.mpp, slide.downsamples)
+    return frame, TileGrid(frame.width, frame.height, side=model.tile, halo=model.halo)
+
+
+def _mask_sha256(tissue: TissueMask) -> str:
+    return hashlib.sha256(np.packbits(tissue.mask).tobytes()).hexdigest()
+
+
+def key_without_tissue(slide: Slide, model: ModelFacts | Segmenter, options: RunOptions) -> Mapping[str, Any]:
+    """Return the run key but for the mask's hash, which costs a look at the slide's pixels.
+
+    It is the whole key in effect where no tissue file is given: the mask then follows from the rest.
+    """
+    frame, grid = _lay_grid(slide, model)
     return {
         "format_version": FORMAT_VERSION,
         "slide": slide.identity,
         "slide_mpp": [slide.mpp.x, slide.mpp.y],
         "work_mpp": [frame.mpp_x, frame.mpp_y],
-        "model": segmenter.name,
-        "model_sha256": segmenter.sha256,
-        "model_parameters": dict(segmenter.parameters),
+        "model": model.name,
+        "model_sha256": model.sha256,
+        "model_parameters": dict(model.parameters),
         "tile": grid.side,
         "halo": grid.halo,
         "block_tiles": grid.block_tiles,
         "tissue": options.tissue if options.tissue in ("auto", "none") else "file",
-        "tissue_sha256": hashlib.sha256(np.packbits(tissue.mask).tobytes()).hexdigest(),
         "stain": options.stain,
         "geojson_detail": options.geojson_detail,
     }
+
+
+def save_plan(path: Path, plan: SlidePlan) -> None:
+    """Write a plan, whole or not at all, so that every worker finds the same one."""
+    job, tissue = plan.job, plan.tissue
+    head = {
+        "job": {"path": str(job.path), "id": job.id, "mpp": job.mpp},
+        "frame": asdict(plan.frame),
+        "grid": asdict(plan.grid),
+        "tissue": [tissue.mask.shape, tissue.l0_per_px_x, tissue.l0_per_px_y, tissue.source],
+        "key": plan.key.values,
+    }
+    with replacing(path) as partial, partial.open("wb") as handle:
+        np.savez(handle, head=np.array(json.dumps(head)), mask=np.packbits(tissue.mask))
+
+
+def load_plan(path: Path) -> SlidePlan:
+    """Read what `save_plan` wrote."""
+    with np.load(path) as stored:
+        head, bits = json.loads(str(stored["head"])), stored["mask"]
+    shape, l0_per_px_x, l0_per_px_y, source = head["tissue"]
+    mask = np.unpackbits(bits, count=shape[0] * shape[1]).reshape(shape).astype(np.bool_)
+    tissue = TissueMask(mask, l0_per_px_x, l0_per_px_y, source)
+    frame, grid = WorkFrame(**head["frame"]), TileGrid(**head["grid"])
+    blocks = tuple(plan_blocks(grid, tissue_tiles(tissue, grid, frame)))
+    job = SlideJob(Path(head["job"]["path"]), head["job"]["id"], head["job"]["mpp"])
+    return SlidePlan(job, frame, grid, tissue, blocks, RunKey(head["key"]))
 
 
 def sample_tiles(plan: SlidePlan, slide: Slide) -> NDArray[np.uint8]:
