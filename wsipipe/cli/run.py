@@ -72,11 +72,12 @@ def run(
         command=tuple(sys.argv),
     )
     sink = open_sink(json=json)
+    found = list_slides(slides, mpp=mpp)
     try:
-        summary = run_slides(list_slides(slides, mpp=mpp), options, sink)
+        summary = run_slides(found, options, sink)
     finally:
         sink.close()
-    raise typer.Exit(summary.exit_code)
+    raise typer.Exit(summary.exit_code if found.jobs else 2)
 
 
 def _parse_batch(text: str) -> int | None:

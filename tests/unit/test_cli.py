@@ -1,0 +1,190 @@
+import csv
+import json
+import re
+import sys
+
+import numpy as np
+import pytest
+from support_he import he_picture
+from support_slides import write_slide
+
+from wsipipe.cli.main import main
+
+
+@pytest.fixture(scope="module")
+def slide(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("a folder with späces")
+    return write_slide(folder / "slide ünïcode 1.tiff", he_picture(700, 500, n=60)[0], mpp=0.25, factors=(1, 4))
+
+
+@pytest.fixture
+def wsipipe(monkeypatch, capfd):
+    """Run the command line in this process; returns (exit code, stdout, stderr)."""
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["wsipipe", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        out, err = capfd.readouterr()
+        return stopped.value.code or 0, out, err
+
+    return call
+
+
+def failures(out):
+    with (out / "failed.csv").open(encoding="utf-8") as file:
+        return {row["path"]: row for row in csv.DictReader(file)}
+
+
+def run(wsipipe, out, *arguments):
+    return wsipipe("run", *arguments, "-o", out, "--model", "classical", "--device", "cpu", "--workers", "0")
+
+
+def test_run_makes_a_folder_that_verifies_and_a_second_run_does_nothing(wsipipe, slide, tmp_path):
+    code, _, err = run(wsipipe, tmp_path, slide)
+    assert code == 0, err
+    folder = tmp_path / "slide ünïcode 1"
+    expected = {"nuclei.geojson.gz", "nuclei.parquet", "labels.ome.zarr", "overview.png", "run.json"}
+    assert expected <= {path.name for path in folder.iterdir()}
+    assert not (folder / ".work").exists()
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    code, _, err = run(wsipipe, tmp_path, slide)
+    assert code == 0
+    assert "already done" in err
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
+    code, out, _ = wsipipe("verify", folder)
+    assert code == 0
+    assert out.startswith("ok")
+
+
+def test_each_bad_input_is_one_line_and_the_other_slides_are_done(wsipipe, slide, tmp_path):
+    bad = tmp_path / "bad"
+    bad.mkdir()
+    (bad / "text.svs").write_text("not a slide")
+    (bad / "truncated.tiff").write_bytes(slide.read_bytes()[:3000])
+    picture = he_picture(300, 200, n=5)[0]
+    write_slide(bad / "no mpp.tiff", picture, mpp=None)
+    write_slide(bad / "implausible.tiff", picture, mpp=40.0)
+    (bad / "sub").mkdir()
+    write_slide(bad / "sub" / slide.name, picture)
+    out = tmp_path / "out"
+    inputs = [slide, *sorted(bad.glob("*.*")), bad / "sub" / slide.name, slide, bad / "gone.svs", bad / "*.ndpi"]
+    code, _, err = run(wsipipe, out, *inputs)
+    assert code == 1
+    assert "Traceback" not in err
+    rows = failures(out)
+    reasons = {path.rsplit("/", 1)[-1]: row["reason"] for path, row in rows.items() if "sub" not in path}
+    assert "not a slide" in reasons["text.svs"]
+    assert reasons["truncated.tiff"]
+    assert "pass it, e.g. --mpp" in reasons["no mpp.tiff"]
+    assert "40" in reasons["implausible.tiff"]
+    assert "does not exist" in reasons["gone.svs"]
+    assert "no file matches" in reasons["*.ndpi"]
+    assert "taken by" in rows[str(bad / "sub" / slide.name)]["reason"]
+    assert rows[str(slide)]["status"] == "skipped"
+    assert all(err.count(f"FAILED {path}: ") == 1 for path, row in rows.items() if row["status"] == "failed")
+    assert (out / "slide ünïcode 1" / "run.json").is_file()
+
+
+def test_a_tiny_slide_and_a_blank_one_are_normal(wsipipe, tmp_path):
+    tiny = write_slide(tmp_path / "tiny.tiff", np.full((16, 16, 3), 120, np.uint8))
+    blank = write_slide(tmp_path / "blank.tiff", np.full((300, 400, 3), 244, np.uint8))
+    code, _, err = run(wsipipe, tmp_path / "out", tiny, blank, "--tissue", "auto")
+    assert code == 0, err
+    assert "no tissue was found" in err
+    for name in ("tiny", "blank"):
+        assert wsipipe("verify", tmp_path / "out" / name)[0] == 0
+
+
+def test_nothing_to_do_is_wrong_usage(wsipipe, tmp_path):
+    code, _, err = run(wsipipe, tmp_path / "out", tmp_path / "*.svs")
+    assert code == 2
+    assert "no file matches" in err
+    assert failures(tmp_path / "out")
+
+
+def test_an_output_folder_that_cannot_be_written_is_one_line(wsipipe, slide, tmp_path):
+    (tmp_path / "file").write_text("")
+    code, _, err = run(wsipipe, tmp_path / "file" / "out", slide)
+    assert code == 1
+    assert err.startswith("wsipipe: cannot write the output folder")
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--model", "nonsense"), "model must be one of"),
+        (("--device", "cuda:7"), "--device cuda:7"),
+        (("--batch-size", "many"), "--batch-size must be auto or a number"),
+        (("--memory", "lots"), "--memory must look like"),
+    ],
+)
+def test_wrong_options_are_one_line_and_exit_code_2(wsipipe, slide, tmp_path, arguments, message):
+    code, _, err = wsipipe("run", slide, "-o", tmp_path, *arguments)
+    assert code == 2
+    assert message in err
+
+
+def test_json_events_are_one_object_a_line_on_stdout(wsipipe, slide, tmp_path):
+    code, out, _ = run(wsipipe, tmp_path, slide, "--json")
+    assert code == 0
+    events = [json.loads(line) for line in out.splitlines()]
+    names = [event["event"] for event in events]
+    assert names[0] == "RunStarted"
+    assert names[-1] == "RunDone"
+    assert events[names.index("SlideDone")]["nuclei"] > 20
+
+
+def test_a_config_file_holds_the_same_keys_and_unknown_ones_are_refused(wsipipe, slide, tmp_path):
+    config = tmp_path / "run.toml"
+    out = tmp_path / "out"
+    config.write_text(f'out = "{out}"\nmodel = "classical"\nworkers = 0\ngeojson-detail = "none"\n')
+    assert wsipipe("run", slide, "--config", config)[0] == 0
+    assert not (out / "slide ünïcode 1" / "nuclei.geojson.gz").exists()
+    config.write_text('modell = "classical"\n')
+    code, _, err = wsipipe("run", slide, "--config", config)
+    assert code == 2
+    assert "unknown keys modell" in err
+
+
+def test_plan_tells_what_would_fail_and_writes_nothing(wsipipe, slide, tmp_path):
+    (tmp_path / "bad.svs").write_text("no")
+    code, out, _ = wsipipe("plan", slide, tmp_path / "bad.svs", "--model", "classical")
+    assert code == 1
+    lines = out.splitlines()
+    assert lines[0].startswith(f"ok {slide}")
+    assert "mpp 0.25 (slide)" in lines[0]
+    assert lines[1].startswith(f"FAILS {tmp_path / 'bad.svs'}")
+    assert "1 slides can run, 1 would fail" in lines[2]
+    code, out, _ = wsipipe("plan", slide, "--model", "classical", "--json")
+    assert code == 0
+    assert json.loads(out.splitlines()[0])["tiles"] >= 1
+
+
+def test_models_and_doctor_tell_as_text_and_as_json(wsipipe):
+    code, out, _ = wsipipe("models")
+    assert code == 0
+    assert "classical" in out
+    code, out, _ = wsipipe("models", "--json")
+    assert {"name", "mpp", "licence", "weights", "default"} <= json.loads(out)[0].keys()
+    code, out, _ = wsipipe("doctor")
+    assert code == 0
+    assert "openslide-python" in out
+    assert json.loads(wsipipe("doctor", "--json")[1])["cpu cores"] >= 1
+
+
+def test_demo_prints_a_score_and_where_to_look(wsipipe, tmp_path):
+    code, out, err = wsipipe("demo", "-o", tmp_path, "--size", "600", "--model", "classical", "--device", "cpu")
+    assert code == 0, err
+    assert re.search(r"F1 [01]\.\d{3} at IoU 0.5", out)
+    assert "overview.png" in out
+
+
+def test_cohort_is_rebuilt_from_finished_folders(wsipipe, slide, tmp_path):
+    run(wsipipe, tmp_path, slide)
+    (tmp_path / "cohort.csv").unlink()
+    code, out, _ = wsipipe("cohort", tmp_path)
+    assert code == 0
+    assert out.startswith("1 slides")
+    assert (tmp_path / "cohort.csv").is_file()
