@@ -1,6 +1,7 @@
 """Tiles in, stitched maps out: reading, model and writing overlap; the model never waits if the host can keep up."""
 
 import logging
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -8,6 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -45,22 +47,59 @@ def is_out_of_memory(error: BaseException) -> bool:
     return type(error).__name__ == "OutOfMemoryError" or "out of memory" in str(error).lower()
 
 
-class Inference:
-    """A segmenter with its reader and writer threads; one per device. Use as a context manager.
+class Stopped(RuntimeError):
+    """The run ends early; what was being inferred is left undone."""
+
+
+class ModelLane:
+    """A model on its device: one call at a time, whoever calls, with one batch size that all share.
+
+    Two block tasks use a lane in turn: while one computes, the other reads tiles and writes maps, so that the device
+    has no pause between them.
 
     Args:
         segmenter: the loaded model.
         batch_size: tiles per call; halves for good when the device runs out of memory.
+    """
+
+    def __init__(self, segmenter: Segmenter, *, batch_size: int) -> None:
+        """Take the model over."""
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be >= 1, got {batch_size}")
+        self.segmenter = segmenter
+        self.batch_size = batch_size
+        self.turn = threading.Lock()
+        self.stopped = threading.Event()
+
+    def maps(self, segmenter: Segmenter, images: NDArray[np.uint8]) -> Any:
+        """Call a segmenter, the lane's or that one fitted to a slide, when it is its turn."""
+        with self.turn:
+            if self.stopped.is_set():
+                raise Stopped("the run was stopped")
+            return segmenter.maps(images)
+
+    def shrink(self, size: int) -> None:
+        """Make batches no larger than size from now on."""
+        with self.turn:
+            self.batch_size = max(1, min(self.batch_size, size))
+
+
+class Inference:
+    """A lane with the reader and writer threads of one slide. Use as a context manager; several threads may `run`.
+
+    Args:
+        lane: the model.
+        segmenter: the lane's, or that one fitted to the slide.
         readers: threads that read tiles ahead.
     """
 
-    def __init__(self, segmenter: Segmenter, *, batch_size: int, readers: int = 2) -> None:
+    def __init__(self, lane: ModelLane, segmenter: Segmenter | None = None, *, readers: int = 2) -> None:
         """Start the threads."""
-        if batch_size < 1 or readers < 1:
-            raise ValueError(f"batch_size and readers must be >= 1, got {batch_size} and {readers}")
-        self.segmenter = segmenter
-        self.batch_size = batch_size
-        self._ahead = 2 * batch_size + readers
+        if readers < 1:
+            raise ValueError(f"readers must be >= 1, got {readers}")
+        self.lane = lane
+        self.segmenter = segmenter or lane.segmenter
+        self._ahead = 2 * lane.batch_size + readers
         self._readers = ThreadPoolExecutor(readers, thread_name_prefix="read")
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="write")
 
@@ -124,7 +163,7 @@ class Inference:
         writes: list[Future[None]] = []
         left = len(block.tiles)
         while left:
-            size = min(left, self.batch_size)
+            size = min(left, self.lane.batch_size)
             started = time.perf_counter()
             batch: list[tuple[Tile, NDArray[np.uint8]]] = []
             while len(batch) < size:
@@ -132,17 +171,19 @@ class Inference:
                 batch.append((tile, future.result()))
                 self._fill(ahead, tiles, read_tile)
             got = time.perf_counter()
-            results = self._run_batch([tile for tile, _ in batch], np.stack([image for _, image in batch]))
+            results = self._run_batch([tile for tile, _ in batch], _channels_first([image for _, image in batch]))
             model_s += time.perf_counter() - got
             wait_s += got - started
             left -= size
             writes += [self._writer.submit(store.write, tile.core, maps) for tile, maps in results]
-        return BlockStats(len(block.tiles), self.batch_size, wait_s, model_s), writes
+        return BlockStats(len(block.tiles), self.lane.batch_size, wait_s, model_s), writes
 
     def _run_batch(self, tiles: list[Tile], images: NDArray[np.uint8]) -> list[tuple[Tile, NDArray[np.uint8]]]:
-        """Run (B, S, S, 3) images; on a full device run them in halves instead."""
+        """Run (B, 3, S, S) images; on a full device run them in halves instead."""
         try:
-            output = self.segmenter.maps(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
+            output = self.lane.maps(self.segmenter, images)
+        except Stopped:
+            raise
         except Exception as error:
             if not is_out_of_memory(error):
                 raise _model_error(self.segmenter, tiles, error) from error
@@ -154,10 +195,19 @@ class Inference:
         else:
             return _cut_cores(self.segmenter, tiles, output)
         # Outside the handler: its traceback would keep the failed batch's tensors alive.
-        self.batch_size = max(1, min(self.batch_size, half))
-        logger.warning("device out of memory: batch size is now %d", self.batch_size)
+        self.lane.shrink(half)
+        logger.warning("device out of memory: batch size is now %d", self.lane.batch_size)
         _release_device_memory()
         return self._run_batch(tiles[:half], images[:half]) + self._run_batch(tiles[half:], images[half:])
+
+
+def _channels_first(images: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    """Stack (S, S, 3) images to (B, 3, S, S)."""
+    out = np.empty((len(images), 3, *images[0].shape[:2]), np.uint8)
+    for channels, image in zip(out, images, strict=True):
+        for k in range(3):
+            cv2.extractChannel(image, k, channels[k])
+    return out
 
 
 def _await_writes(block: Block, stats: BlockStats, writes: list[Future[None]]) -> tuple[Block, BlockStats]:
@@ -171,12 +221,17 @@ def _model_error(segmenter: Segmenter, tiles: list[Tile], error: Exception) -> M
     return ModelError(f"model {segmenter.name} failed on tile {where}: {type(error).__name__}: {error}")
 
 
+def _has_nan(output: Any) -> bool:
+    """Whether maps hold NaN; only floating point ones can."""
+    return "float" in str(output.dtype) and bool((output != output).any())  # noqa: PLR0124 - true of NaN alone
+
+
 def _cut_cores(segmenter: Segmenter, tiles: list[Tile], output: Any) -> list[tuple[Tile, NDArray[np.uint8]]]:
     """Keep each tile's core of (B, C, S, S) maps; cropping happens on the device, only cores travel."""
     side, halo = segmenter.tile, segmenter.halo
     expected = (len(tiles), len(segmenter.map_names), side, side)
     if tuple(output.shape) != expected or "uint8" not in str(output.dtype):
-        got = f"{tuple(output.shape)} {output.dtype}"
+        got = f"{tuple(output.shape)} {output.dtype}{' with NaN' if _has_nan(output) else ''}"
         raise _model_error(segmenter, tiles, ValueError(f"maps must be {expected} uint8, got {got}"))
     cores = output[:, :, halo : side - halo, halo : side - halo]
     host = np.asarray(cores.cpu() if hasattr(cores, "cpu") else cores)

@@ -1,5 +1,7 @@
 """Stitched per-pixel maps of one slide: tile cores go in, windows of any place and size come out."""
 
+import os
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +19,9 @@ class MapStore:
     What was never written reads as 0 and takes no space. Safe for threads and processes: a chunk is replaced whole.
     """
 
-    def __init__(self, array: "zarr.Array[zarr.core.metadata.ArrayV3Metadata]") -> None:
+    def __init__(self, path: Path, array: "zarr.Array[zarr.core.metadata.ArrayV3Metadata]") -> None:
         """Wrap an open array; use `create` or `open`."""
+        self._path = path
         self._array = array
 
     @classmethod
@@ -35,13 +38,13 @@ class MapStore:
         array = zarr.create_array(
             store=str(path), shape=shape, chunks=chunks, dtype=np.uint8, compressors=codec, fill_value=0
         )
-        return cls(array)
+        return cls(path, array)
 
     @classmethod
     def open(cls, path: Path) -> "MapStore":
         """Open an existing store for reading and writing."""
         array = zarr.open_array(store=str(path), mode="r+")
-        return cls(array)
+        return cls(path, array)
 
     @property
     def n_maps(self) -> int:
@@ -59,6 +62,15 @@ class MapStore:
         if maps.shape != expected:
             raise ValueError(f"maps of a core must have shape {expected}, got {maps.shape}")
         self._array[:, core.y0 : core.y1, core.x0 : core.x1] = maps
+
+    def flush(self, cores: Iterable[Box]) -> None:
+        """Bring the maps of tile cores to the disk itself, so that a power cut cannot take them back."""
+        for core in cores:
+            name = "/".join(str(at // size) for at, size in zip((0, core.y0, core.x0), self._array.chunks, strict=True))
+            path = self._path / "c" / name
+            if path.exists():  # a core of zeros has no file
+                with path.open("rb") as handle:
+                    os.fsync(handle.fileno())
 
     def read(self, window: Box) -> NDArray[np.uint8]:
         """Return the maps of a window inside the grid, uint8 (C, window.height, window.width)."""

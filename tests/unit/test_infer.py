@@ -7,7 +7,7 @@ import pytest
 
 from wsipipe.errors import ModelError, SlideReadError
 from wsipipe.grid import TileGrid, plan_blocks
-from wsipipe.infer import Inference, choose_batch_size
+from wsipipe.infer import Inference, ModelLane, choose_batch_size
 from wsipipe.maps import MapStore
 
 GRID = TileGrid(200, 150, side=40, halo=5, block_tiles=2)
@@ -48,7 +48,7 @@ class Echo:
 
 def run(segmenter, tmp_path, *, batch_size, blocks=BLOCKS, read=read_tile):
     store = MapStore.create(tmp_path / "maps.zarr", GRID, 2)
-    with Inference(segmenter, batch_size=batch_size, readers=2) as inference:
+    with Inference(ModelLane(segmenter, batch_size=batch_size), readers=2) as inference:
         done = list(inference.run(blocks, read, store))
     return store.read(GRID.whole), done
 
@@ -74,7 +74,7 @@ def _cut(n, size):
 
 def test_a_block_is_yielded_only_when_its_maps_are_stored(tmp_path):
     store = MapStore.create(tmp_path / "maps.zarr", GRID, 2)
-    with Inference(Echo(), batch_size=2, readers=2) as inference:
+    with Inference(ModelLane(Echo(), batch_size=2), readers=2) as inference:
         for block, _ in inference.run(BLOCKS, read_tile, store):
             assert (store.read(block.core)[0] == truth()[block.core.slices(GRID.whole)]).all()
 
@@ -130,7 +130,7 @@ def test_reading_hides_behind_the_model(tmp_path):
         return read_tile(tile)
 
     store = MapStore.create(tmp_path / "maps.zarr", GRID, 2)
-    with Inference(Echo(sleep_s=0.01), batch_size=1, readers=2) as inference:
+    with Inference(ModelLane(Echo(sleep_s=0.01), batch_size=1), readers=2) as inference:
         stats = [stats for _, stats in inference.run(BLOCKS, slow_read, store)]
     assert sum(s.wait_s for s in stats) < 0.5 * sum(s.model_s for s in stats)
 
