@@ -95,6 +95,7 @@ def _table(labels: NDArray[np.int32], n: int, outlines: Outlines, frame: WorkFra
         "neighbours_50um": rng.integers(0, 30, n).astype(np.int32),
         "touches_edge": np.zeros(n, dtype=bool),
         "is_outlier": rng.random(n) < 0.1,
+        "in_artefact": rng.random(n) < 0.1,
     }
     del columns["geometry"]
     return pa.table(columns)
@@ -157,6 +158,7 @@ def make_record(folder: Path, nuclei: int, names: tuple[str, ...], **changes: ob
         "peak_vram_bytes": None,
         "nuclei": nuclei,
         "geojson_detail": "full",
+        "quality": {},
         "flags": ("median diameter 20 um",),
         "files": {name: path_digest(folder / name) for name in names},
     }

@@ -30,6 +30,16 @@ from wsipipe.options import RunOptions
 from wsipipe.outlines import to_l0
 from wsipipe.plausibility import plausibility_flags
 from wsipipe.provenance import Provenance
+from wsipipe.quality import (
+    CELL_SCHEMA,
+    SlideQuality,
+    cell_grid,
+    nuclei_in_artefacts,
+    quality_flags,
+    read_cells,
+    slide_quality,
+    write_cells,
+)
 from wsipipe.runrecord import FileDigest, RunRecord, git_commit, package_versions, path_digest
 from wsipipe.table import NucleiTableWriter, nucleus_uuids
 
@@ -37,6 +47,7 @@ TABLE_NAME = "nuclei.parquet"
 GEOJSON_NAME = "nuclei.geojson.gz"
 LABELS_NAME = "labels.ome.zarr"
 OVERVIEW_NAME = "overview.png"
+QUALITY_NAME = "quality.parquet"
 OVERVIEW_SIDE = 2000  # px of the overview's longer side, at most
 RUNS_KEPT = 64  # blocks whose runs stay in memory while neighbouring shards are painted
 GATHERED = [
@@ -46,8 +57,11 @@ GATHERED = [
     "circularity",
     "hematoxylin_od_mean",
     "equivalent_diameter_um",
+    "red_mean",
+    "green_mean",
+    "blue_mean",
 ]
-SLIDE_COLUMNS = ("neighbour_distance_um", "neighbours_50um", "is_outlier")
+SLIDE_COLUMNS = ("neighbour_distance_um", "neighbours_50um", "is_outlier", "in_artefact")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +74,8 @@ class SlideNuclei:
         centroids_l0: float64 (n, 2), x, y.
         extra: n rows, SLIDE_COLUMNS.
         median_diameter_um: of the equivalent diameters; NaN without nuclei.
+        cells: quality.CELL_SCHEMA, all cells of the slide.
+        quality: what they and the nuclei say about the slide.
     """
 
     blocks: tuple[int, ...]
@@ -67,6 +83,8 @@ class SlideNuclei:
     centroids_l0: NDArray[np.float64]
     extra: pa.Table
     median_diameter_um: float
+    cells: pa.Table
+    quality: SlideQuality
 
     def __len__(self) -> int:
         """Return the number of nuclei."""
@@ -84,6 +102,7 @@ def assemble(work: SlideWork, options: RunOptions, clock: StageClock) -> RunReco
         write_labels(work, nuclei)
     with clock.timed("overview"):
         write_overview(work, nuclei)
+        write_cells(folder / QUALITY_NAME, nuclei.cells)
     files = {name: path_digest(folder / name) for name in _written(options)}
     record = _record(work, nuclei, options, clock.seconds, files)
     record.write(work.folder.record_path)
@@ -91,7 +110,7 @@ def assemble(work: SlideWork, options: RunOptions, clock: StageClock) -> RunReco
 
 
 def _written(options: RunOptions) -> Iterator[str]:
-    yield from (TABLE_NAME, LABELS_NAME, OVERVIEW_NAME)
+    yield from (TABLE_NAME, LABELS_NAME, OVERVIEW_NAME, QUALITY_NAME)
     if options.geojson_detail != "none":
         yield GEOJSON_NAME
 
@@ -106,10 +125,15 @@ def gather(work: SlideWork) -> SlideNuclei:
     centroids = np.column_stack([table["centroid_x_l0"].to_numpy(), table["centroid_y_l0"].to_numpy()])
     frame = work.plan.frame
     distance, count = neighbours(centroids * [frame.l0_mpp_x, frame.l0_mpp_y])
-    extra = pa.table([pa.array(distance), pa.array(count), pa.array(outliers(table))], names=list(SLIDE_COLUMNS))
+    cells = pa.concat_tables([CELL_SCHEMA.empty_table(), *(read_cells(work.folder.cells_path(i)) for i in blocks)])
+    poor = nuclei_in_artefacts(centroids, cells, cell_grid(work.plan.grid, frame.mpp), frame)
+    extra = pa.table(
+        [pa.array(values) for values in (distance, count, outliers(table), poor)], names=list(SLIDE_COLUMNS)
+    )
     diameters = table["equivalent_diameter_um"].to_numpy()
     median = float(np.median(diameters)) if len(diameters) else math.nan
-    return SlideNuclei(blocks, first_label, centroids, extra, median)
+    colours = np.column_stack([table[name].to_numpy() for name in ("red_mean", "green_mean", "blue_mean")])
+    return SlideNuclei(blocks, first_label, centroids, extra, median, cells, slide_quality(cells, poor, colours))
 
 
 def provenance_of(work: SlideWork) -> Provenance:
@@ -239,6 +263,7 @@ def _record(
         peak_vram_bytes=peak_vram_bytes(options.device),
         nuclei=len(nuclei),
         geojson_detail=options.geojson_detail,
-        flags=flags,
+        flags=flags + quality_flags(nuclei.quality),
+        quality=nuclei.quality.to_json(),
         files=files,
     )

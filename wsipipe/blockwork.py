@@ -18,6 +18,7 @@ from wsipipe.measure import Classes, measure
 from wsipipe.nuclei import BlockNuclei
 from wsipipe.options import RunOptions
 from wsipipe.outlines import trace
+from wsipipe.quality import cell_grid, measure_cells, write_cells
 from wsipipe.runs import pixel_runs
 from wsipipe.segmenter import Segmenter
 from wsipipe.simplify import simplify
@@ -50,7 +51,7 @@ class SlideWork:
 
 
 def extract_to_file(work: SlideWork, block: Block, read_maps: Callable[[Box], NDArray[np.uint8]]) -> None:
-    """Find, outline and measure the nuclei that a block owns, and write its block file.
+    """Find, outline and measure the nuclei that a block owns; write its cells of quality, then its block file.
 
     Args:
         work: the slide.
@@ -69,17 +70,26 @@ def extract_to_file(work: SlideWork, block: Block, read_maps: Callable[[Box], ND
     )
     origin = (found.window.x0, found.window.y0)
     outlines = simplify(trace(found.labels, found.n, origin=origin))
+    window = _around(found.window, *(tile.core for tile in block.tiles))
+    rgb = work.slide.read(window, frame)
     table = measure(
         found.labels,
-        work.slide.read(found.window, frame),
+        rgb[found.window.slices(window)],
         outlines,
         Classes(work.segmenter.class_names, found.class_id, found.class_prob),
         frame=frame,
         stain=work.stain,
         origin=origin,
     )
+    cells = measure_cells(rgb, block.tiles, window, cell_grid(grid, frame.mpp), frame)
+    write_cells(work.folder.cells_path(block.index), cells)
     nuclei = BlockNuclei(found.window, pixel_runs(found.labels, origin=origin), outlines, table)
     write_block(work.folder.block_path(block.index), nuclei)
+
+
+def _around(*boxes: Box) -> Box:
+    """Return the smallest box that holds all boxes."""
+    return Box(min(b.x0 for b in boxes), min(b.y0 for b in boxes), max(b.x1 for b in boxes), max(b.y1 for b in boxes))
 
 
 class _NotInferredError(Exception):

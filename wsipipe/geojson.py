@@ -70,6 +70,7 @@ FULL_MEASUREMENTS = (
     Measurement("Neighbours within 50 µm", "neighbours_50um", 0),
     Measurement("Touches edge", "touches_edge", 0),
     Measurement("Is outlier", "is_outlier", 0),
+    Measurement("In artefact", "in_artefact", 0),
     Measurement("Class probability", "class_prob", 4),
 )
 MEASUREMENTS: dict[Detail, tuple[Measurement, ...]] = {"shape": SHAPE_MEASUREMENTS, "full": FULL_MEASUREMENTS}

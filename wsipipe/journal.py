@@ -125,6 +125,10 @@ class SlideFolder:
         """Note that the maps of a block are complete."""
         write_text(self.work / "inferred" / f"{index:06d}", "")
 
+    def cells_path(self, index: int) -> Path:
+        """The quality of one block's cells; complete before its block file is."""
+        return self.work / "blocks" / f"{index:06d}.cells.parquet"
+
     def is_extracted(self, index: int) -> bool:
         """Whether the nuclei of a block are on disk."""
         return self.block_path(index).is_file()

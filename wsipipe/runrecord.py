@@ -50,6 +50,7 @@ class RunRecord:
         geojson_detail: "none" if no GeoJSON was asked for.
         flags: short texts for a person to look at; empty if nothing was odd.
         files: name inside the folder -> digest, of everything that the run wrote but run.json.
+        quality: focus, pen marks and stain of the slide (`quality.SlideQuality`), JSON values.
     """
 
     status: Literal["running", "failed", "done"]
@@ -86,6 +87,7 @@ class RunRecord:
     geojson_detail: Literal["shape", "full", "none"]
     flags: tuple[str, ...]
     files: Mapping[str, FileDigest]
+    quality: Mapping[str, Any]
     format_version: int = FORMAT_VERSION
 
     @property

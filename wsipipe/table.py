@@ -62,6 +62,7 @@ SCHEMA = pa.schema(
         pa.field("neighbours_50um", pa.int32(), nullable=False),
         pa.field("touches_edge", pa.bool_(), nullable=False),
         pa.field("is_outlier", pa.bool_(), nullable=False),
+        pa.field("in_artefact", pa.bool_(), nullable=False),
         pa.field("geometry", pa.binary(), nullable=False),
     ]
 )

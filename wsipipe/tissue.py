@@ -128,6 +128,11 @@ def find_tissue(rgb: NDArray[np.uint8], px_um: float) -> NDArray[np.bool_]:
     return _tidy(tissue & ~_is_ink(od), px_um)
 
 
+def find_ink(rgb: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Find pen marks in a picture at about MASK_MPP with glass of common brightness, uint8 (H, W, 3) -> bool (H, W)."""
+    return _is_ink(_optical_density(rgb, np.full(3, _GLASS_DEFAULT, np.float32)))
+
+
 def _glass(rgb: NDArray[np.uint8]) -> NDArray[np.float32] | None:
     """Estimate the colour of bare glass: the most frequent bright grey, float32 (3,), or None where there is none."""
     px = rgb.reshape(-1, 3).astype(np.int16)

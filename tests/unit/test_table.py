@@ -52,7 +52,7 @@ def test_columns_are_those_of_the_documentation() -> None:
 
 def test_measured_columns_have_the_same_names_and_types_as_where_they_are_measured() -> None:
     assert [field for field in SCHEMA if field.name in BLOCK_SCHEMA.names] == list(BLOCK_SCHEMA)
-    later = {"label", "uuid", "neighbour_distance_um", "neighbours_50um", "is_outlier", "geometry"}
+    later = {"label", "uuid", "neighbour_distance_um", "neighbours_50um", "is_outlier", "in_artefact", "geometry"}
     assert set(SCHEMA.names) - set(BLOCK_SCHEMA.names) == later
 
 
