@@ -24,7 +24,7 @@ class Canvas(NamedTuple):
 
     Attributes:
         width_um, height_um: slide size.
-        radius: of the tissue's superellipse, 1 = touches the slide's edges; > 2 = tissue everywhere.
+        radius: of the tissue's superellipse, 1 = touches the slide's edges; > 2 = tissue everywhere, < -1 = none.
         ragged_um: size of the bays in the tissue's edge.
         angle: main direction of the stroma fibres, radians.
         seed: of all hashes.
@@ -175,7 +175,7 @@ def _red_cells(canvas: Canvas, x: float, y: float) -> float:
 def draw_background(
     canvas: Canvas, texture: NDArray[np.float32], origin: tuple[int, int], mpp: float, stains: NDArray[np.float32]
 ) -> bool:
-    """Fill stains, float32 (2, H, W), with the window at origin (x, y) px: hematoxylin, eosin. Tell if there is tissue."""
+    """Fill stains (2, H, W), hematoxylin and eosin, for the window at origin (x, y) px; tell if it has tissue."""
     found = False
     for row in range(stains.shape[1]):
         y = (origin[1] + row + 0.5) * mpp

@@ -1,7 +1,7 @@
 """Nuclei of a drawn slide: where they lie, how they look, which pixels are theirs.
 
 Each cell of a lattice holds one candidate, hashed from (seed, cell); candidates in each other's way are thinned by
-rules that look only a fixed distance far. So a window drawn alone has exactly the nuclei that the whole slide has there.
+rules that look only a fixed distance far. So a window drawn alone has the very nuclei that the slide has there.
 """
 
 import math
@@ -148,7 +148,7 @@ def _fill(nucleus: Any, canvas: Canvas, texture: NDArray[np.float32], cell: tupl
 def _candidates(
     canvas: Canvas, texture: NDArray[np.float32], origin: tuple[int, int], grid: NDArray[np.int32], out: NDArray[Any]
 ) -> int:
-    """Fill out with the candidates of lattice cells from (row, col) origin on, in raster order; grid gets their index."""
+    """Fill out with the candidates of lattice cells from origin (row, col) on, in raster order; grid: their index."""
     cell_um = CELL_UM * canvas.diameter
     cols = math.ceil(canvas.width_um / cell_um)
     n = 0

@@ -81,7 +81,7 @@ class Painter:
         self.spec = spec
         width_um, height_um = spec.width * spec.mpp, spec.height * spec.mpp
         # a superellipse |u|^4 + |v|^4 < r^4 fills 0.927 r^2 of its square
-        radius = 9.0 if spec.tissue == 1 else math.sqrt(spec.tissue / 0.927)
+        radius = {0.0: -9.0, 1.0: 9.0}.get(float(spec.tissue), math.sqrt(spec.tissue / 0.927))
         ragged = min(400.0, max(40.0, min(width_um, height_um) / 5))
         angle = 2 * math.pi * hashed(spec.seed, 0, 0, 90)
         self._canvas = Canvas(width_um, height_um, radius, ragged, angle, spec.seed, spec.density, spec.diameter)
