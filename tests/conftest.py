@@ -19,3 +19,8 @@ def data_root() -> Path:
     if not root.is_dir():
         pytest.skip(f"no real data at {root}; set WSIPIPE_DATA")
     return root
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--update-golden` rewrites the frozen files of tests/golden."""
+    parser.addoption("--update-golden", action="store_true", help="rewrite the golden files; review the diff")
