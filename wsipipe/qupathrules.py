@@ -8,6 +8,7 @@ QuPathTypeAdapters, ROITypeAdapters).
 import math
 import re
 from collections.abc import Iterator
+from itertools import chain, repeat
 from typing import Any
 
 FEATURE_KEYS = ["type", "id", "geometry", "properties"]
@@ -49,13 +50,16 @@ def _geometry(geometry: Any) -> Iterator[str]:
 
 
 def _ring(ring: list[Any]) -> Iterator[str]:
-    if not all(isinstance(p, list) and len(p) == 2 and _is_number(p[0]) and _is_number(p[1]) for p in ring):
+    """Check one ring; sets and maps instead of loops, since this is done for every vertex of a slide."""
+    numbers: list[Any] = list(chain.from_iterable(ring)) if set(map(type, ring)) <= {list} else [None]
+    are_pairs = set(map(type, numbers)) <= {int, float} and set(map(len, ring)) <= {2}
+    if not are_pairs or not math.isfinite(sum(numbers)):
         yield "has a position that is not two finite numbers (fatal)"
     elif len(ring) < 4:
         yield f"has a ring of {len(ring)} positions, fewer than 4"
     elif ring[0] != ring[-1]:
         yield "has a ring that is not closed (fatal)"
-    elif any(round(value, 2) != value for position in ring for value in position):
+    elif list(map(round, numbers, repeat(2))) != numbers:
         yield "has a coordinate with more than 2 decimals, so that QuPath moves it"
 
 
