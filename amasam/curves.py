@@ -7,11 +7,11 @@ from typing import Any
 from amasam.trainlog import read_log
 
 _PANELS = (
-    ("losses", "train", ("loss", "fine", "coarse", "maps", "auxiliary", "domain"), True),
+    ("losses", "train", ("loss", "fine", "coarse", "domain", "dense", "distance", "boundary"), True),
     ("discriminator accuracy", "train", ("accuracy_primary", "accuracy_auxiliary"), False),
     ("gradient norm at F_enc", "train", ("grad_fine", "grad_coarse", "grad_maps", "grad_domain"), True),
     ("validation, averaged weights", "validation", ("dsc", "aji", "pq"), False),
-    ("learning rate", "train", ("lr",), True),
+    ("learning rate", "train", ("lr",), False),
     ("images per second", "train", ("images_per_s",), False),
 )
 
@@ -20,18 +20,22 @@ def draw_curves(log: Path, out: Path) -> None:
     """Draw losses, domain accuracy, gradient norms, validation metrics, learning rate and speed over the steps."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import FuncFormatter
 
     entries = read_log(log)
-    figure = Figure(figsize=(13, 7), layout="constrained")
+    figure = Figure(figsize=(13, 7))
+    figure.subplots_adjust(0.04, 0.07, 0.99, 0.95, wspace=0.14, hspace=0.28)
     FigureCanvasAgg(figure)
     for axes, (title, kind, keys, is_log) in zip(figure.subplots(2, 3).flat, _PANELS, strict=True):
         lines = [entry for entry in entries if entry["kind"] == kind]
         for key in keys:
             steps, values = _series(lines, key)
-            if steps:
+            if any(values):
                 axes.plot(steps, values, label=key, linewidth=1, marker="o" if kind == "validation" else None)
         if is_log and axes.lines:
             axes.set_yscale("log")
+            axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))  # no TeX: ten times faster
+            axes.yaxis.set_minor_formatter(FuncFormatter(lambda value, _: ""))
         axes.set_title(title, fontsize=10)
         axes.set_xlabel("step", fontsize=8)
         axes.grid(alpha=0.3)

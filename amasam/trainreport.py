@@ -33,7 +33,8 @@ def report_validation(run: Run, log: TrainLog) -> dict[str, float]:
         run.progress.best, run.progress.best_step = score, run.progress.step
         export_weights(run, run.out / rundir.BEST)
     _draw_validation(run, result)
-    draw_curves(run.out / rundir.LOG, run.out / "curves.png")
+    if run.progress.step < run.schedule.steps:  # at the end they are drawn anyway
+        draw_curves(run.out / rundir.LOG, run.out / "curves.png")
     return result.means
 
 
