@@ -4,32 +4,26 @@ Each step is a function of the block files alone and writes whole files: an inte
 """
 
 import dataclasses
-import functools
 import math
-import os
-import shutil
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from wsipipe.blockfile import read_block_outlines, read_block_runs, read_block_table
-from wsipipe.blockwork import SlideWork
+from wsipipe.blockfile import read_block_outlines, read_block_table
 from wsipipe.clock import StageClock
 from wsipipe.drawing import draw_overview
 from wsipipe.geojson import GeoJsonWriter
-from wsipipe.grid import Box
-from wsipipe.labels import create_labels, level_sizes, list_shards, write_level0_shard, write_reduced_shard
-from wsipipe.machine import device_name, peak_rss_bytes, peak_vram_bytes
+from wsipipe.labelwork import LABELS_NAME, provenance_of
 from wsipipe.measure import BLOCK_SCHEMA, neighbours, outliers
-from wsipipe.nuclei import Runs
 from wsipipe.options import RunOptions
 from wsipipe.outlines import to_l0
 from wsipipe.plausibility import plausibility_flags
-from wsipipe.provenance import Provenance
 from wsipipe.quality import (
     CELL_SCHEMA,
     SlideQuality,
@@ -40,16 +34,17 @@ from wsipipe.quality import (
     slide_quality,
     write_cells,
 )
+from wsipipe.report import write_slide_report
 from wsipipe.runrecord import FileDigest, RunRecord, git_commit, package_versions, path_digest
+from wsipipe.slidework import SlideWork
 from wsipipe.table import NucleiTableWriter, nucleus_uuids
 
 TABLE_NAME = "nuclei.parquet"
 GEOJSON_NAME = "nuclei.geojson.gz"
-LABELS_NAME = "labels.ome.zarr"
 OVERVIEW_NAME = "overview.png"
 QUALITY_NAME = "quality.parquet"
+REPORT_NAME = "report.html"
 OVERVIEW_SIDE = 2000  # px of the overview's longer side, at most
-RUNS_KEPT = 64  # blocks whose runs stay in memory while neighbouring shards are painted
 GATHERED = [
     "centroid_x_l0",
     "centroid_y_l0",
@@ -91,22 +86,57 @@ class SlideNuclei:
         return len(self.centroids_l0)
 
 
-def assemble(work: SlideWork, options: RunOptions, clock: StageClock) -> RunRecord:
-    """Write every output of a slide whose blocks are all extracted; run.json comes last and says `done`."""
-    folder = work.folder.path
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """What a slide cost in this run, over all its tasks.
+
+    Attributes:
+        seconds: stage -> wall seconds, summed over tasks that ran side by side.
+        tiles_per_second: through the model, while it worked on this slide; 0 if an earlier run had done that.
+        peak_rss_bytes: sum of the largest resident memory of each process that took part.
+        peak_vram_bytes: the largest of any device; None without a GPU.
+        device: as a person would name it.
+    """
+
+    seconds: Mapping[str, float]
+    tiles_per_second: float
+    peak_rss_bytes: int
+    peak_vram_bytes: int | None
+    device: str
+
+
+@dataclass(frozen=True, slots=True)
+class SlideSummary:
+    """What the record tells about the nuclei.
+
+    Attributes:
+        nuclei: how many.
+        flags: short texts for a person to look at.
+        quality: of the slide, JSON values.
+        seconds: stage -> wall seconds.
+    """
+
+    nuclei: int
+    flags: tuple[str, ...]
+    quality: Mapping[str, Any]
+    seconds: Mapping[str, float]
+
+
+def write_results(work: SlideWork, options: RunOptions) -> SlideSummary:
+    """Write every output of a slide whose blocks are all extracted, but labels and run.json."""
+    clock, folder = StageClock(), work.folder.path
     with clock.timed("gather"):
         nuclei = gather(work)
     with clock.timed("tables"):
         write_nuclei(work, nuclei, options)
-    with clock.timed("labels"):
-        write_labels(work, nuclei)
+        write_cells(folder / QUALITY_NAME, nuclei.cells)
     with clock.timed("overview"):
         write_overview(work, nuclei)
-        write_cells(folder / QUALITY_NAME, nuclei.cells)
-    files = {name: path_digest(folder / name) for name in _written(options)}
-    record = _record(work, nuclei, options, clock.seconds, files)
-    record.write(work.folder.record_path)
-    return record
+    flags = plausibility_flags(
+        nuclei=len(nuclei), tissue_mm2=work.plan.tissue_mm2, median_diameter_um=nuclei.median_diameter_um
+    )
+    flags += quality_flags(nuclei.quality)
+    return SlideSummary(len(nuclei), flags, nuclei.quality.to_json(), clock.seconds)
 
 
 def _written(options: RunOptions) -> Iterator[str]:
@@ -136,12 +166,6 @@ def gather(work: SlideWork) -> SlideNuclei:
     return SlideNuclei(blocks, first_label, centroids, extra, median, cells, slide_quality(cells, poor, colours))
 
 
-def provenance_of(work: SlideWork) -> Provenance:
-    """Return what every file of the slide's folder carries."""
-    model = work.segmenter
-    return Provenance(work.slide.path.name, work.slide.identity, model.name, model.sha256, work.plan.frame)
-
-
 def write_nuclei(work: SlideWork, nuclei: SlideNuclei, options: RunOptions) -> None:
     """Write the table and the GeoJSON, block by block."""
     folder, frame = work.folder.path, work.plan.frame
@@ -150,9 +174,7 @@ def write_nuclei(work: SlideWork, nuclei: SlideNuclei, options: RunOptions) -> N
         geojson_writer = None
         if options.geojson_detail != "none":
             geojson_writer = stack.enter_context(
-                GeoJsonWriter(
-                    folder / GEOJSON_NAME, detail=options.geojson_detail, class_names=work.segmenter.class_names
-                )
+                GeoJsonWriter(folder / GEOJSON_NAME, detail=options.geojson_detail, class_names=work.facts.class_names)
             )
         for position, index in enumerate(nuclei.blocks):
             path = work.folder.block_path(index)
@@ -174,35 +196,6 @@ def _final_table(table: pa.Table, nuclei: SlideNuclei, position: int, slide_key:
     return table
 
 
-def write_labels(work: SlideWork, nuclei: SlideNuclei) -> None:
-    """Write the label pyramid, finest level first, shard by shard."""
-    target = work.folder.path / LABELS_NAME
-    partial = target.with_name(f".{LABELS_NAME}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    frame = work.plan.frame
-    create_labels(partial, provenance_of(work))
-    read_runs = functools.lru_cache(maxsize=RUNS_KEPT)(
-        lambda position: read_block_runs(work.folder.block_path(nuclei.blocks[position]))
-    )
-    boxes = [bounds(read_runs(position)) for position in range(len(nuclei.blocks))]
-    for shard in list_shards(frame, 0, boxes):
-        meeting = [position for position, box in enumerate(boxes) if not box.intersect(shard.box).is_empty]
-        parts = ((read_runs(position), int(nuclei.first_label[position]) - 1) for position in meeting)
-        write_level0_shard(partial, shard, parts)
-    for level in range(1, len(level_sizes(frame))):
-        for shard in list_shards(frame, level, boxes):
-            write_reduced_shard(partial, shard)
-    shutil.rmtree(target, ignore_errors=True)
-    os.replace(partial, target)
-
-
-def bounds(runs: Runs) -> Box:
-    """Return the smallest box around all runs, empty if there are none."""
-    if not len(runs.row):
-        return Box(0, 0, 0, 0)
-    return Box(int(runs.x0.min()), int(runs.row.min()), int(runs.x1.max()), int(runs.row.max()) + 1)
-
-
 def write_overview(work: SlideWork, nuclei: SlideNuclei) -> None:
     """Draw the slide with its tissue outline and the density of its nuclei."""
     slide, frame = work.slide, work.plan.frame
@@ -218,18 +211,32 @@ def write_overview(work: SlideWork, nuclei: SlideNuclei) -> None:
     )
 
 
+def finish_slide(work: SlideWork, summary: SlideSummary, effort: Effort, options: RunOptions) -> RunRecord:
+    """Write the report and run.json, which says that all is there, and remove what is no longer needed."""
+    folder = work.folder.path
+    started = time.perf_counter()
+    files = {name: path_digest(folder / name) for name in _written(options)}
+    seconds = {**effort.seconds, **summary.seconds, "digests": time.perf_counter() - started}
+    effort = dataclasses.replace(effort, seconds={stage: round(value, 3) for stage, value in seconds.items()})
+    record = _record(work, summary, effort, options, files)
+    started = time.perf_counter()
+    write_slide_report(folder, record, work.slide)
+    seconds = {**record.seconds, "report": round(time.perf_counter() - started, 3)}
+    files = {**files, REPORT_NAME: path_digest(folder / REPORT_NAME)}
+    record = dataclasses.replace(record, seconds=seconds, files=files)
+    record.write(work.folder.record_path)
+    work.folder.finish()
+    return record
+
+
 def _record(
     work: SlideWork,
-    nuclei: SlideNuclei,
+    summary: SlideSummary,
+    effort: Effort,
     options: RunOptions,
-    seconds: Mapping[str, float],
     files: Mapping[str, FileDigest],
 ) -> RunRecord:
-    plan, model, slide, frame = work.plan, work.segmenter, work.slide, work.plan.frame
-    inferring = seconds.get("infer_extract", 0.0)
-    flags = plausibility_flags(
-        nuclei=len(nuclei), tissue_mm2=plan.tissue_mm2, median_diameter_um=nuclei.median_diameter_um
-    )
+    plan, model, slide, frame = work.plan, work.facts, work.slide, work.plan.frame
     return RunRecord(
         status="done",
         run_key=plan.key.values,
@@ -249,21 +256,21 @@ def _record(
         model=model.name,
         model_sha256=model.sha256,
         model_licence=model.licence,
-        parameters=dict(model.parameters),
+        parameters=work.parameters,
         command=options.command,
         versions=package_versions(),
         git_commit=git_commit(),
-        device=device_name(options.device),
+        device=effort.device,
         seeds={},
         stain=dataclasses.asdict(work.stain),
-        seconds={stage: round(value, 3) for stage, value in seconds.items()},
+        seconds=effort.seconds,
         tiles=plan.n_tiles,
-        tiles_per_second=round(plan.n_tiles / inferring, 3) if inferring > 0 else 0.0,
-        peak_rss_bytes=peak_rss_bytes(),
-        peak_vram_bytes=peak_vram_bytes(options.device),
-        nuclei=len(nuclei),
+        tiles_per_second=round(effort.tiles_per_second, 3),
+        peak_rss_bytes=effort.peak_rss_bytes,
+        peak_vram_bytes=effort.peak_vram_bytes,
+        nuclei=summary.nuclei,
         geojson_detail=options.geojson_detail,
-        flags=flags + quality_flags(nuclei.quality),
-        quality=nuclei.quality.to_json(),
+        flags=summary.flags,
+        quality=summary.quality,
         files=files,
     )

@@ -1,53 +1,174 @@
-"""The block tasks of one slide: infer a block's maps, then cut its nuclei out of the stitched maps."""
+"""The block tasks of one slide: plan it, infer a block's maps, cut a block's nuclei out of the stitched maps.
+
+Each takes a reference to the slide, works on files, and is whole or undone: a task that is killed is simply run again.
+"""
 
 from collections.abc import Callable
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from zipfile import BadZipFile, ZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wsipipe.blockfile import write_block
-from wsipipe.events import Sink, StageStarted, TilesDone
+from wsipipe.errors import ModelError
+from wsipipe.events import SlidePlanned
 from wsipipe.extract import extract_block
-from wsipipe.grid import Block, Box, Tile, grow
-from wsipipe.infer import Inference, choose_batch_size
+from wsipipe.grid import Block, Box, grow
+from wsipipe.infer import BlockStats
 from wsipipe.journal import SlideFolder
+from wsipipe.machine import peak_vram_bytes
 from wsipipe.maps import MapStore
 from wsipipe.measure import Classes, measure
 from wsipipe.nuclei import BlockNuclei
 from wsipipe.options import RunOptions
 from wsipipe.outlines import trace
 from wsipipe.quality import cell_grid, measure_cells, write_cells
+from wsipipe.runrecord import RunRecord, read_record
 from wsipipe.runs import pixel_runs
-from wsipipe.segmenter import Segmenter
 from wsipipe.simplify import simplify
-from wsipipe.slide import Slide
-from wsipipe.slideplan import SlidePlan, read_tile
-from wsipipe.stain import StainVectors
-
-EXTRACT_HALO_UM = 32.0  # context around a block when its nuclei are cut out: about four nucleus diameters
+from wsipipe.slide import Slide, open_slide
+from wsipipe.slidelist import SlideJob
+from wsipipe.slideplan import SlidePlan, key_without_tissue, plan_slide, save_plan
+from wsipipe.slidework import BENCH, SlideRef, SlideWork, first_halo
 
 
 @dataclass(frozen=True, slots=True)
-class SlideWork:
-    """What the block tasks of one slide share."""
+class BlockToDo:
+    """One block as the scheduler sees it.
 
-    plan: SlidePlan
-    slide: Slide
-    folder: SlideFolder
-    segmenter: Segmenter
-    stain: StainVectors
-    store: MapStore
+    Attributes:
+        index: as in `Block`.
+        tiles: how many.
+        needs: blocks with tissue, itself among them, whose maps its first window shows.
+        is_inferred, is_extracted: found finished.
+    """
 
-    @property
-    def halo(self) -> int:
-        """First context around a block when its nuclei are cut out, work px."""
-        return max(1, round(EXTRACT_HALO_UM / self.plan.frame.mpp))
+    index: int
+    tiles: int
+    needs: tuple[int, ...]
+    is_inferred: bool
+    is_extracted: bool
 
-    def read_tile(self, tile: Tile) -> NDArray[np.uint8]:
-        """Read a tile with its halo, uint8 (S, S, 3)."""
-        return read_tile(self.slide, self.plan.frame, tile)
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A slide that is ready for its block tasks."""
+
+    event: SlidePlanned
+    blocks: tuple[BlockToDo, ...]
+
+
+def plan_to_folder(ref: SlideRef, job: SlideJob, options: RunOptions) -> Planned | RunRecord:
+    """Open a slide, decide what is to be done and prepare its folder; the record if it is finished already.
+
+    Raises:
+        SlideError: the slide cannot be done.
+        OutputError: its folder cannot be used.
+    """
+    folder = SlideFolder(ref.folder)
+    with open_slide(job.path, mpp=job.mpp) as slide:
+        has_known_mask = options.tissue in ("auto", "none") and not options.overwrite
+        if has_known_mask and folder.is_done_with(key_without_tissue(slide, ref.facts, options)):
+            folder.finish()
+            return read_record(folder.record_path)
+        plan = plan_slide(slide, job, ref.facts, options)
+        if folder.open(plan.key, overwrite=options.overwrite):
+            folder.finish()
+            return read_record(folder.record_path)
+        MapStore.create(folder.maps_path, plan.grid, len(ref.facts.map_names))
+        save_plan(folder.plan_path, plan)
+        tissue = frozenset(block.index for block in plan.blocks)
+        blocks = tuple(_to_do(plan, block, tissue, folder) for block in plan.blocks)
+        return Planned(_planned_event(plan, slide, blocks), blocks)
+
+
+def _to_do(plan: SlidePlan, block: Block, tissue: frozenset[int], folder: SlideFolder) -> BlockToDo:
+    window = grow(block.core, first_halo(plan.frame), width=plan.grid.width, height=plan.grid.height)
+    needs = tuple(index for index in plan.grid.block_indices(window) if index in tissue)
+    if folder.is_extracted(block.index) and not _is_whole(folder, block.index):
+        folder.drop_block(block.index)
+    is_inferred = folder.is_inferred(block.index)
+    return BlockToDo(block.index, len(block.tiles), needs, is_inferred, folder.is_extracted(block.index))
+
+
+def _is_whole(folder: SlideFolder, index: int) -> bool:
+    """Whether a block file of an earlier run passes its checksums."""
+    try:
+        with ZipFile(folder.block_path(index)) as archive:
+            return archive.testzip() is None and folder.cells_path(index).is_file()
+    except (BadZipFile, OSError):
+        return False
+
+
+def _planned_event(plan: SlidePlan, slide: Slide, blocks: tuple[BlockToDo, ...]) -> SlidePlanned:
+    return SlidePlanned(
+        slide=plan.job.id,
+        path=plan.job.path,
+        mpp=slide.mpp.mean,
+        mpp_source=slide.mpp.source,
+        work_mpp=plan.frame.mpp,
+        tissue_mm2=plan.tissue_mm2,
+        tiles=plan.n_tiles,
+        done_tiles=sum(block.tiles for block in blocks if block.is_inferred),
+        blocks=len(blocks),
+    )
+
+
+def infer(ref: SlideRef, index: int) -> BlockStats:
+    """Bring the maps of one block to the store."""
+    with BENCH.opened(ref) as work:
+        block = work.block(index)
+        ((_, stats),) = work.inference.run([block], work.read_tile, work.store)
+        work.store.flush(tile.core for tile in block.tiles)
+        work.folder.mark_inferred(index)
+        return replace(stats, peak_vram=peak_vram_bytes(work.inference.lane.device))
+
+
+class _NotInferredError(Exception):
+    """An extraction window reached a block whose maps are not there yet."""
+
+
+def extract(ref: SlideRef, index: int, is_complete: bool) -> bool:
+    """Write the block file of one block.
+
+    Args:
+        ref: the slide.
+        index: of the block.
+        is_complete: all maps of the slide are there.
+
+    Returns:
+        False if its window grew into maps that are not there yet; nothing is written then.
+
+    Raises:
+        ModelError: the model's instances run on beyond the largest window that fits the memory.
+    """
+    with BENCH.room(ref.budget), BENCH.opened(ref) as work:
+
+        def read_maps(window: Box) -> NDArray[np.uint8]:
+            if not is_complete and not _is_covered(work, window):
+                raise _NotInferredError
+            _check_size(work, index, window)
+            return work.store.read(window)
+
+        try:
+            extract_to_file(work, work.block(index), read_maps)
+        except _NotInferredError:
+            return False
+    return True
+
+
+def _is_covered(work: SlideWork, window: Box) -> bool:
+    met = work.plan.grid.block_indices(window)
+    return all(work.folder.is_inferred(index) for index in met if work.has_block(index))
+
+
+def _check_size(work: SlideWork, index: int, window: Box) -> None:
+    if window.width * window.height > work.ref.budget.window_px:
+        raise ModelError(
+            f"model {work.facts.name} finds nuclei around block {index} that do not end within {window.width} x "
+            f"{window.height} px; the model does not fit this slide, or pass a larger --memory"
+        )
 
 
 def extract_to_file(work: SlideWork, block: Block, read_maps: Callable[[Box], NDArray[np.uint8]]) -> None:
@@ -90,110 +211,3 @@ def extract_to_file(work: SlideWork, block: Block, read_maps: Callable[[Box], ND
 def _around(*boxes: Box) -> Box:
     """Return the smallest box that holds all boxes."""
     return Box(min(b.x0 for b in boxes), min(b.y0 for b in boxes), max(b.x1 for b in boxes), max(b.y1 for b in boxes))
-
-
-class _NotInferredError(Exception):
-    """An extraction window reached a block whose maps are not there yet."""
-
-
-class ExtractionQueue:
-    """Extracts blocks in threads, each as soon as the maps around it are there; 0 threads: in the caller's.
-
-    The queue is bounded: `submit_ready` waits when extraction falls behind, so that memory stays flat.
-    """
-
-    def __init__(self, work: SlideWork, inferred: set[int], threads: int) -> None:
-        """Take over the blocks that have no block file yet; inferred is shared with the caller, who adds to it."""
-        self._work = work
-        self._inferred = inferred
-        self._tissue = {block.index for block in work.plan.blocks}
-        self._waiting = {b.index: b for b in work.plan.blocks if not work.folder.is_extracted(b.index)}
-        self._late: list[Block] = []
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="extract") if threads else None
-        self._pending: dict[Future[bool], Block] = {}
-        self._limit = 2 * threads
-
-    def __enter__(self) -> "ExtractionQueue":
-        """Return itself."""
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        """Stop the threads; blocks not begun are dropped."""
-        if self._pool:
-            self._pool.shutdown(cancel_futures=True)
-
-    def submit_ready(self) -> None:
-        """Start every block whose surroundings are inferred."""
-        for block in [b for b in self._waiting.values() if self._is_covered(self._first_window(b))]:
-            del self._waiting[block.index]
-            self._start(block)
-
-    def finish(self) -> None:
-        """Do all that is left; call when every block is inferred."""
-        self.submit_ready()
-        while self._pending:
-            self._collect()
-        late, self._late = self._late, []
-        for block in late:
-            self._start(block)
-        while self._pending:
-            self._collect()
-
-    def _first_window(self, block: Block) -> Box:
-        grid = self._work.plan.grid
-        return grow(block.core, self._work.halo, width=grid.width, height=grid.height)
-
-    def _is_covered(self, window: Box) -> bool:
-        """Whether all blocks with tissue that a window meets are inferred."""
-        met = self._work.plan.grid.block_indices(window)
-        return all(index in self._inferred or index not in self._tissue for index in met)
-
-    def _start(self, block: Block) -> None:
-        if self._pool is None:
-            if not self._extract(block):
-                self._late.append(block)
-            return
-        while len(self._pending) >= self._limit:
-            self._collect()
-        self._pending[self._pool.submit(self._extract, block)] = block
-
-    def _collect(self) -> None:
-        done, _ = wait(self._pending, return_when=FIRST_COMPLETED)
-        for future in done:
-            block = self._pending.pop(future)
-            if not future.result():
-                self._late.append(block)
-
-    def _extract(self, block: Block) -> bool:
-        """Extract one block; False if its window grew into maps that are not there yet."""
-        try:
-            extract_to_file(self._work, block, self._read_maps)
-        except _NotInferredError:
-            return False
-        return True
-
-    def _read_maps(self, window: Box) -> NDArray[np.uint8]:
-        if not self._is_covered(window):
-            raise _NotInferredError
-        return self._work.store.read(window)
-
-
-def infer_and_extract(work: SlideWork, options: RunOptions, emit: Sink) -> None:
-    """Bring every block of the slide to its block file; inference and extraction run side by side."""
-    blocks = work.plan.blocks
-    inferred = {block.index for block in blocks if work.folder.is_inferred(block.index)}
-    todo = [block for block in blocks if block.index not in inferred]
-    total = work.plan.n_tiles
-    done = total - sum(len(block.tiles) for block in todo)
-    with ExtractionQueue(work, inferred, 0 if options.workers == 0 else options.threads) as queue:
-        if todo:
-            batch = options.batch_size or choose_batch_size(work.segmenter, options.device)
-            with Inference(work.segmenter, batch_size=batch, readers=options.threads) as inference:
-                for block, stats in inference.run(todo, work.read_tile, work.store):
-                    work.folder.mark_inferred(block.index)
-                    inferred.add(block.index)
-                    done += stats.tiles
-                    emit(TilesDone(work.plan.job.id, done, total))
-                    queue.submit_ready()
-        emit(StageStarted(work.plan.job.id, "cutting out the last nuclei"))
-        queue.finish()

@@ -7,12 +7,13 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class RunStarted:
-    """A run begins with this many slides."""
+    """A run begins with this many slides. workers: who does the work, and where the dashboard is."""
 
     slides: int
     model: str
     device: str
     out: Path
+    workers: str = ""
 
 
 @dataclass(frozen=True, slots=True)

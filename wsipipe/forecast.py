@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from wsipipe.faults import explain
 from wsipipe.options import RunOptions
-from wsipipe.runner import explain
 from wsipipe.segmenter import Segmenter
 from wsipipe.slide import open_slide
 from wsipipe.slidelist import Refusal, SlideJob, SlideList

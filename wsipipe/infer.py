@@ -33,13 +33,15 @@ class BlockStats:
         tiles: tiles inferred.
         batch_size: batch that the block ended with, after any halving.
         wait_s: seconds the model waited for tiles.
-        model_s: seconds inside the model.
+        model_s: seconds inside the model, waiting for other tasks' calls included.
+        peak_vram: most memory of the device that was held so far, bytes; None without a GPU.
     """
 
     tiles: int
     batch_size: int
     wait_s: float
     model_s: float
+    peak_vram: int | None = None
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -47,7 +49,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     return type(error).__name__ == "OutOfMemoryError" or "out of memory" in str(error).lower()
 
 
-class Stopped(RuntimeError):
+class StoppedError(RuntimeError):
     """The run ends early; what was being inferred is left undone."""
 
 
@@ -60,14 +62,16 @@ class ModelLane:
     Args:
         segmenter: the loaded model.
         batch_size: tiles per call; halves for good when the device runs out of memory.
+        device: "cpu" or "cuda[:N]".
     """
 
-    def __init__(self, segmenter: Segmenter, *, batch_size: int) -> None:
+    def __init__(self, segmenter: Segmenter, *, batch_size: int, device: str = "cpu") -> None:
         """Take the model over."""
         if batch_size < 1:
             raise ValueError(f"batch_size must be >= 1, got {batch_size}")
         self.segmenter = segmenter
         self.batch_size = batch_size
+        self.device = device
         self.turn = threading.Lock()
         self.stopped = threading.Event()
 
@@ -75,7 +79,7 @@ class ModelLane:
         """Call a segmenter, the lane's or that one fitted to a slide, when it is its turn."""
         with self.turn:
             if self.stopped.is_set():
-                raise Stopped("the run was stopped")
+                raise StoppedError("the run was stopped")
             return segmenter.maps(images)
 
     def shrink(self, size: int) -> None:
@@ -182,7 +186,7 @@ class Inference:
         """Run (B, 3, S, S) images; on a full device run them in halves instead."""
         try:
             output = self.lane.maps(self.segmenter, images)
-        except Stopped:
+        except StoppedError:
             raise
         except Exception as error:
             if not is_out_of_memory(error):
@@ -223,7 +227,7 @@ def _model_error(segmenter: Segmenter, tiles: list[Tile], error: Exception) -> M
 
 def _has_nan(output: Any) -> bool:
     """Whether maps hold NaN; only floating point ones can."""
-    return "float" in str(output.dtype) and bool((output != output).any())  # noqa: PLR0124 - true of NaN alone
+    return "float" in str(output.dtype) and bool((output != output).any())
 
 
 def _cut_cores(segmenter: Segmenter, tiles: list[Tile], output: Any) -> list[tuple[Tile, NDArray[np.uint8]]]:

@@ -15,12 +15,13 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from wsipipe.atomic import write_text
+from wsipipe.atomic import PARTIAL, write_text
 from wsipipe.errors import LockedError, OutputError, RunKeyError
 
 FORMAT_VERSION = 1  # of a slide folder's contents; part of the run key
 LOCK_NAME = ".wsipipe.lock"
 KEY_NAME = "run-key.json"
+_MISSING = object()
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,13 +67,35 @@ class SlideFolder:
         """The stitched maps, while the slide is unfinished."""
         return self.work / "maps.zarr"
 
+    @property
+    def plan_path(self) -> Path:
+        """The plan that every worker follows."""
+        return self.work / "plan.npz"
+
+    @property
+    def layout_path(self) -> Path:
+        """How the nuclei are numbered, once all blocks are extracted."""
+        return self.work / "layout.npz"
+
     def block_path(self, index: int) -> Path:
         """The file of one extracted block."""
         return self.work / "blocks" / f"{index:06d}.arrow"
 
     def is_done(self) -> bool:
-        """Whether run.json says that the slide is finished."""
-        return _read_json(self.record_path).get("status") == "done"
+        """Whether run.json says that the slide is finished, and every file that it lists is there, of its size."""
+        record = _read_json(self.record_path)
+        if record.get("status") != "done":
+            return False
+        files = record.get("files")
+        return isinstance(files, dict) and all(_size(self.path / name) == file["bytes"] for name, file in files.items())
+
+    def is_done_with(self, values: Mapping[str, Any]) -> bool:
+        """Whether the slide is finished under a run key that holds these values, among others."""
+        held = self._held_key()
+        if held is None or not self.is_done():
+            return False
+        wanted = json.loads(RunKey(values).to_json())
+        return all(held.values.get(name, _MISSING) == value for name, value in wanted.items())
 
     def open(self, key: RunKey, *, overwrite: bool) -> bool:
         """Prepare the folder for a run.
@@ -101,7 +124,9 @@ class SlideFolder:
         try:
             (self.work / "blocks").mkdir(parents=True, exist_ok=True)
             (self.work / "inferred").mkdir(exist_ok=True)
+            self._remove_orphans()
             write_text(self.work / KEY_NAME, key.to_json())
+            self.record_path.unlink(missing_ok=True)  # of a finished slide that lost files
         except OSError as error:
             raise OutputError(
                 f"cannot write the output folder ({error.strerror}); choose another -o: {self.path}"
@@ -116,6 +141,12 @@ class SlideFolder:
         """Remove an earlier result, but never a folder that is not ours."""
         if self._held_key() is not None:
             shutil.rmtree(self.path)
+
+    def _remove_orphans(self) -> None:
+        """Remove the unfinished files of a run that was killed; ours is the only run in this folder."""
+        for folder in (self.path, self.work, self.work / "blocks", self.work / "inferred"):
+            for path in folder.glob(f".*{PARTIAL}"):
+                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
     def is_inferred(self, index: int) -> bool:
         """Whether the maps of a block are complete."""
@@ -133,6 +164,10 @@ class SlideFolder:
         """Whether the nuclei of a block are on disk."""
         return self.block_path(index).is_file()
 
+    def drop_block(self, index: int) -> None:
+        """Forget an extracted block, because its file is damaged."""
+        self.block_path(index).unlink(missing_ok=True)
+
     def finish(self) -> None:
         """Remove the intermediate files of a finished slide."""
         shutil.rmtree(self.work, ignore_errors=True)
@@ -145,6 +180,16 @@ def _read_json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return value if isinstance(value, dict) else {}
+
+
+def _size(path: Path) -> int:
+    """Return the bytes of a file, or of all files below a folder; -1 if there is neither."""
+    try:
+        if path.is_dir():
+            return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+        return path.stat().st_size
+    except OSError:
+        return -1
 
 
 @contextmanager

@@ -1,12 +1,12 @@
 """What a user may choose about a run."""
 
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from wsipipe.errors import UsageError
+from wsipipe.machine import cpu_count
 
 GeoJsonDetail = Literal["shape", "full", "none"]
 StainChoice = Literal["qupath", "macenko"]
@@ -21,16 +21,20 @@ class RunOptions:
     Attributes:
         out: output folder.
         model: name or weights file.
-        device: "cpu" or "cuda[:N]", already resolved from "auto".
+        device: "cpu" or "cuda[:N]", already resolved from "auto" where this machine does the work.
         tissue: "auto", "none", or a mask PNG or ROI GeoJSON.
         batch_size: tiles per model call; None chooses.
         memory: bytes that the run may use; None takes a share of what is free.
-        workers: threads for the CPU stages; 0 runs everything in one thread; None takes the machine's cores.
+        workers: CPU tasks at once on this machine; 0 runs everything in one thread; None takes the machine's cores.
+        scheduler: "local", the address of a Dask scheduler, or a TOML file that names a cluster.
         geojson_detail: measurements in the GeoJSON; "none" writes no GeoJSON.
         stain: stain vectors: QuPath's defaults, or estimated for each slide.
         allow_upsampling: accept slides much coarser than the model.
         overwrite: remove earlier results of the same slides.
         fail_fast: stop at the first slide that fails.
+        metadata: CSV with the slides' patients and groups, for the cohort's tables.
+        patient: its column that names patients; None takes the usual names.
+        groups: its columns to compare groups by; empty takes those with few different values.
         command: the command line, for the record.
     """
 
@@ -41,11 +45,15 @@ class RunOptions:
     batch_size: int | None = None
     memory: int | None = None
     workers: int | None = None
+    scheduler: str = "local"
     geojson_detail: GeoJsonDetail = "shape"
     stain: StainChoice = "qupath"
     allow_upsampling: bool = False
     overwrite: bool = False
     fail_fast: bool = False
+    metadata: Path | None = None
+    patient: str | None = None
+    groups: tuple[str, ...] = ()
     command: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -62,7 +70,16 @@ class RunOptions:
     @property
     def threads(self) -> int:
         """Threads for the CPU stages; at least 1."""
-        return max(1, (os.cpu_count() or 1) if self.workers is None else self.workers)
+        return max(1, cpu_count() if self.workers is None else self.workers)
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """What models run on: the device, or for plain "cuda" all of this machine's."""
+        if self.device != "cuda":
+            return (self.device,)
+        import torch
+
+        return tuple(f"cuda:{k}" for k in range(torch.cuda.device_count())) or ("cuda:0",)
 
 
 def parse_memory(text: str) -> int:

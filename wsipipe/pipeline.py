@@ -1,78 +1,193 @@
-"""One slide from file to finished folder: joins the stages and keeps the journal."""
+"""Many slides through a pool: hands over what may run, the most urgent first, and no more than can run soon.
 
+Nothing piles up: the pool holds the tasks that run and a few that wait, further slides are opened only when the model
+would otherwise run dry, and the model waits while too many blocks wait to be cut out. Earlier slides go first, so that
+slides finish one after another.
+"""
+
+import heapq
+import itertools
+import logging
+import time
+import uuid
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from wsipipe.assemble import assemble
-from wsipipe.blockwork import SlideWork, infer_and_extract
-from wsipipe.clock import StageClock
-from wsipipe.events import Sink, SlidePlanned, StageStarted
-from wsipipe.journal import SlideFolder
-from wsipipe.maps import MapStore
+from wsipipe.events import Sink
+from wsipipe.faults import Fault
+from wsipipe.machine import device_name, rss_bytes
+from wsipipe.memory import Budget, share_memory
 from wsipipe.options import RunOptions
-from wsipipe.runrecord import RunRecord, read_record
-from wsipipe.segmenter import Segmenter
-from wsipipe.slide import Slide, open_slide
+from wsipipe.pools import Kind, Outcome, Pool, Task
+from wsipipe.runrecord import RunRecord
+from wsipipe.segmenter import ModelFacts, facts_of
 from wsipipe.slidelist import SlideJob
-from wsipipe.slideplan import SlidePlan, plan_slide, sample_tiles
-from wsipipe.stain import QUPATH_HE, estimate_macenko
+from wsipipe.slideprogress import SlideProgress, release
+from wsipipe.slidework import BENCH, ModelRef, SlideRef
+
+logger = logging.getLogger(__name__)
+
+KINDS: tuple[Kind, ...] = ("model", "cpu")
+# Planning comes first, so that the model never waits for it; a slide's last stages come before its next blocks.
+STAGE_RANK = {"plan": 0, "finish": 1, "results": 2, "labels": 3, "lay out": 4, "extract": 5, "infer": 6}
+UNCUT_PER_SLOT = 4  # blocks that may wait to be cut out, for each CPU task at once, before the model has to wait
 
 
 @dataclass(frozen=True, slots=True)
 class SlideResult:
     """A finished slide. skipped: an earlier run had finished it."""
 
+    job: SlideJob
     folder: Path
     record: RunRecord
+    seconds: float
     skipped: bool
 
 
-def segment_slide(job: SlideJob, segmenter: Segmenter, options: RunOptions, emit: Sink) -> SlideResult:
-    """Do everything for one slide, continuing what an earlier run left unfinished.
+@dataclass(frozen=True, slots=True)
+class SlideFault:
+    """A slide that could not be done."""
+
+    job: SlideJob
+    fault: Fault
+
+
+@dataclass(frozen=True, slots=True)
+class ModelOnDevice:
+    """A model that a worker has loaded."""
+
+    facts: ModelFacts
+    device: str
+    budget: Budget
+
+
+def load_on_device(ref: ModelRef, threads: int, memory: int | None) -> ModelOnDevice:
+    """Load the model where it is to run, and share out the memory that is left.
 
     Raises:
-        WsipipeError: the slide cannot be done; the text is one line for the user.
-        OSError: the disk is full or gone; what is finished stays.
+        ModelError, UsageError: it cannot be loaded, or does not fit the memory.
     """
-    clock = StageClock()
-    with open_slide(job.path, mpp=job.mpp) as slide:
-        with clock.timed("plan"):
-            plan = plan_slide(slide, job, segmenter, options)
-        folder = SlideFolder(options.out / job.id)
-        if folder.open(plan.key, overwrite=options.overwrite):
-            return SlideResult(folder.path, read_record(folder.record_path), skipped=True)
-        emit(_planned_event(plan, slide, folder))
-        with clock.timed("fit"):
-            work = _prepare(plan, slide, folder, segmenter, options)
-        with clock.timed("infer_extract"):
-            infer_and_extract(work, options, emit)
-        emit(StageStarted(job.id, "writing outputs"))
-        record = assemble(work, options, clock)
-        folder.finish()
-    return SlideResult(folder.path, record, skipped=False)
+    lane = BENCH.models.lane(ref)
+    facts = facts_of(lane.segmenter)
+    budget = share_memory(memory, base=rss_bytes(), threads=threads, model=facts)
+    return ModelOnDevice(facts, device_name(lane.device), budget)
 
 
-def _planned_event(plan: SlidePlan, slide: Slide, folder: SlideFolder) -> SlidePlanned:
-    done = sum(len(block.tiles) for block in plan.blocks if folder.is_inferred(block.index))
-    return SlidePlanned(
-        slide=plan.job.id,
-        path=plan.job.path,
-        mpp=slide.mpp.mean,
-        mpp_source=slide.mpp.source,
-        work_mpp=plan.frame.mpp,
-        tissue_mm2=plan.tissue_mm2,
-        tiles=plan.n_tiles,
-        done_tiles=done,
-        blocks=len(plan.blocks),
-    )
+def segment_slides(
+    jobs: Iterable[SlideJob], pool: Pool, model: ModelRef, options: RunOptions, emit: Sink
+) -> Iterator[SlideResult | SlideFault]:
+    """Do slides, yielding each as it ends; one that fails stops no other.
+
+    Raises:
+        ModelError, UsageError: the model cannot be loaded.
+    """
+    loaded = _load(pool, model, options)
+    run = uuid.uuid4().hex
+
+    def begin(number: int, job: SlideJob) -> SlideProgress:
+        folder = (options.out / job.id).absolute()
+        ref = SlideRef(folder, run, model, loaded.facts, loaded.device, loaded.budget, options.stain)
+        return SlideProgress(number, job, ref, options, emit)
+
+    yield from _Dispatcher(pool, (begin(n, job) for n, job in enumerate(jobs)), loaded.budget).run()
 
 
-def _prepare(
-    plan: SlidePlan, slide: Slide, folder: SlideFolder, segmenter: Segmenter, options: RunOptions
-) -> SlideWork:
-    sample = sample_tiles(plan, slide)
-    stain = QUPATH_HE
-    if options.stain == "macenko":
-        stain = estimate_macenko(sample.transpose(0, 2, 3, 1).reshape(-1, 3))  # (N, 3, S, S) -> (N * S * S, 3)
-    store = MapStore.create(folder.maps_path, plan.grid, len(segmenter.map_names))
-    return SlideWork(plan, slide, folder, segmenter.fitted(sample), stain, store)
+def _load(pool: Pool, model: ModelRef, options: RunOptions) -> ModelOnDevice:
+    pool.submit(Task(load_on_device, (model, options.threads, options.memory), "model", "load", -1))
+    ((_, outcome),) = pool.wait()
+    if outcome.fault is None:
+        loaded: ModelOnDevice = outcome.value
+        return loaded
+    if outcome.fault.error is not None:
+        raise outcome.fault.error
+    logger.debug("%s", outcome.fault.detail)
+    raise RuntimeError(outcome.fault.reason)
+
+
+class _Dispatcher:
+    """The slides in flight and their tasks."""
+
+    def __init__(self, pool: Pool, slides: Iterator[SlideProgress], budget: Budget) -> None:
+        self._pool, self._slides, self._budget = pool, slides, budget
+        self._open: dict[int, SlideProgress] = {}
+        self._planning: set[int] = set()
+        self._ready: dict[Kind, list[tuple[int, int, int, int, Task]]] = {kind: [] for kind in KINDS}
+        self._running: dict[Kind, int] = dict.fromkeys(KINDS, 0)
+        self._uncut = 0
+        self._tie = itertools.count()
+        self._has_more = True
+
+    def run(self) -> Iterator[SlideResult | SlideFault]:
+        """Do everything."""
+        while True:
+            self._open_slides()
+            self._hand_over()
+            if not any(self._running.values()):
+                return
+            for task, outcome in self._pool.wait():
+                self._running[task.kind] -= 1
+                ended = self._settle(task, outcome)
+                if ended:
+                    yield ended
+
+    def _open_slides(self) -> None:
+        """Begin further slides while the model has too little ahead of it and they can be kept open."""
+        while self._has_more and len(self._open) < self._open_limit() and self._is_short_of_work():
+            slide = next(self._slides, None)
+            if slide is None:
+                self._has_more = False
+                return
+            self._open[slide.number] = slide
+            self._planning.add(slide.number)
+            self._add([slide.first()])
+
+    def _open_limit(self) -> int:
+        return max(self._budget.open_slides, 2 * self._pool.capacity("model"))
+
+    def _is_short_of_work(self) -> bool:
+        ahead = len(self._ready["model"]) + self._running["model"]
+        return ahead < 2 * self._pool.capacity("model") and len(self._planning) < self._cpu_capacity()
+
+    def _cpu_capacity(self) -> int:
+        return self._pool.capacity("cpu")
+
+    def _add(self, tasks: Iterable[Task]) -> None:
+        for task in tasks:
+            rank = STAGE_RANK[task.stage]
+            # Plans are few (see _is_short_of_work) and all come first; the rest goes slide by slide.
+            urgency = (-1, task.slide) if rank == 0 else (task.slide, rank)
+            heapq.heappush(self._ready[task.kind], (*urgency, task.order, next(self._tie), task))
+
+    def _hand_over(self) -> None:
+        for kind in KINDS:
+            ready = self._ready[kind]
+            while ready and self._running[kind] < self._pool.capacity(kind) and not self._must_wait(kind):
+                task = heapq.heappop(ready)[-1]
+                if task.slide in self._open:
+                    self._pool.submit(task)
+                    self._running[kind] += 1
+
+    def _must_wait(self, kind: Kind) -> bool:
+        """Whether cutting out has fallen so far behind that inference has to wait for it."""
+        waiting = len(self._ready["cpu"])
+        return kind == "model" and waiting > UNCUT_PER_SLOT * self._cpu_capacity() and self._running["cpu"] > 0
+
+    def _settle(self, task: Task, outcome: Outcome) -> SlideResult | SlideFault | None:
+        """Let a slide take an outcome; return its end if that was it."""
+        self._planning.discard(task.slide)
+        slide = self._open.get(task.slide)
+        if slide is None:  # it failed meanwhile
+            return None
+        if outcome.fault is not None:
+            logger.debug("%s, %s %d: %s", slide.job.path, task.stage, task.order, outcome.fault.detail)
+            del self._open[slide.number]
+            if not self._pool.is_remote:
+                release(slide.ref)
+            return SlideFault(slide.job, outcome.fault)
+        self._add(slide.advance(task, outcome))
+        if slide.record is None:
+            return None
+        del self._open[slide.number]
+        seconds = time.perf_counter() - slide.began
+        return SlideResult(slide.job, slide.ref.folder, slide.record, seconds, slide.is_skipped)

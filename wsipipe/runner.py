@@ -1,20 +1,27 @@
 """A run over many slides: one failing slide never stops the others."""
 
-import errno
 import logging
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
+from wsipipe.cluster import LocalProcesses, choose_workers
 from wsipipe.cohort import Failure, write_cohort
-from wsipipe.errors import WsipipeError
 from wsipipe.events import RunDone, RunStarted, Sink, SlideDone, SlideFailed
+from wsipipe.faults import explain
 from wsipipe.journal import locked
+from wsipipe.memory import LANE_TASKS
 from wsipipe.options import RunOptions
-from wsipipe.pipeline import SlideResult, segment_slide
-from wsipipe.segmenter import Segmenter, load_segmenter
-from wsipipe.slidelist import SlideJob, SlideList
+from wsipipe.pipeline import SlideFault, SlideResult, segment_slides
+from wsipipe.pools import Pool, SerialPool, ThreadPool
+from wsipipe.segmenter import Segmenter
+from wsipipe.slidelist import SlideList
+from wsipipe.slidework import BENCH, ModelRef
 
 logger = logging.getLogger(__name__)
+
+__all__ = ["RunSummary", "explain", "open_pool", "run_slides"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +37,16 @@ class RunSummary:
         return 1 if any(failure.fatal for failure in self.failures) else 0
 
 
-def run_slides(slides: SlideList, options: RunOptions, emit: Sink) -> RunSummary:
+def run_slides(slides: SlideList, options: RunOptions, emit: Sink, *, segmenter: Segmenter | None = None) -> RunSummary:
     """Do every slide of a list, then write the cohort's tables.
+
+    A run that is interrupted leaves everything that is finished, and no tables of the cohort.
+
+    Args:
+        slides: what to do.
+        options: how.
+        emit: told what happens.
+        segmenter: a loaded model in place of the one that the options name; picklable.
 
     Raises:
         OutputError: the output folder is locked or cannot be written.
@@ -42,51 +57,63 @@ def run_slides(slides: SlideList, options: RunOptions, emit: Sink) -> RunSummary
         failures = [Failure(r.path, r.id, r.reason, r.fatal) for r in slides.refusals]
         for failure in failures:
             emit(SlideFailed(failure.slide, failure.path, failure.reason))
-        segmenter = load_segmenter(options.model, device=options.device)
-        emit(RunStarted(len(slides.jobs), segmenter.name, options.device, options.out))
         results: list[SlideResult] = []
-        try:
-            for job in slides.jobs:
-                outcome = _try_slide(job, segmenter, options, emit)
-                if isinstance(outcome, SlideResult):
-                    results.append(outcome)
-                    continue
-                failures.append(outcome)
-                if options.fail_fast:
-                    break
-        finally:
-            seconds = time.perf_counter() - started
-            write_cohort(options.out, [result.folder for result in results], failures, seconds, options)
+        if slides.jobs:
+            with open_pool(options) as pool:
+                model = ModelRef(options.model, options.device, options.batch_size)
+                if segmenter is not None:
+                    travels = pool.is_remote
+                    model = BENCH.models.hold(segmenter, options.device, options.batch_size, travels=travels)
+                emit(RunStarted(len(slides.jobs), model.model, options.device, options.out, pool.about))
+                for outcome in segment_slides(slides.jobs, pool, model, options, emit):
+                    _report(outcome, results, failures, emit)
+                    if options.fail_fast and isinstance(outcome, SlideFault):
+                        break
+        seconds = time.perf_counter() - started
+        write_cohort(options.out, [result.folder for result in results], failures, seconds, options)
     nuclei = sum(result.record.nuclei for result in results)
     emit(RunDone(len(results), sum(f.fatal for f in failures), nuclei, seconds, options.out))
     return RunSummary(tuple(results), tuple(failures))
 
 
-def _try_slide(job: SlideJob, segmenter: Segmenter, options: RunOptions, emit: Sink) -> SlideResult | Failure:
-    started = time.perf_counter()
-    try:
-        result = segment_slide(job, segmenter, options, emit)
-    except Exception as error:
-        logger.debug("slide %s failed", job.path, exc_info=True)
-        reason = explain(error).removesuffix(f": {job.path}")  # the event and the table name it already
+def _report(outcome: SlideResult | SlideFault, results: list[SlideResult], failures: list[Failure], emit: Sink) -> None:
+    job = outcome.job
+    if isinstance(outcome, SlideFault):
+        reason = outcome.fault.reason.removesuffix(f": {job.path}")  # the event and the table name it already
+        failures.append(Failure(str(job.path), job.id, reason, True))
         emit(SlideFailed(job.id, str(job.path), reason))
-        return Failure(str(job.path), job.id, reason, True)
-    record = result.record
-    seconds = time.perf_counter() - started
-    emit(SlideDone(job.id, result.folder, record.nuclei, seconds, result.skipped, record.flags))
-    return result
+        return
+    results.append(outcome)
+    record = outcome.record
+    emit(SlideDone(job.id, outcome.folder, record.nuclei, outcome.seconds, outcome.skipped, record.flags))
 
 
-def explain(error: Exception) -> str:
-    """Return one line for the user: what went wrong and what to do."""
-    if isinstance(error, WsipipeError):
-        return " ".join(str(error).split())
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        where = f": {error.filename}" if error.filename else ""
-        return f"no space left on the disk; free some and run the same command again, finished blocks are kept{where}"
-    if isinstance(error, OSError):
-        where = f": {error.filename}" if error.filename else ""
-        return f"{error.strerror or type(error).__name__}; mend that and run the same command again{where}"
-    if isinstance(error, MemoryError):
-        return "out of memory; close other programs or pass a smaller --workers, then run the same command again"
-    return f"internal error, please report it (details with -v): {type(error).__name__}: {' '.join(str(error).split())}"
+@contextmanager
+def open_pool(options: RunOptions) -> Iterator[Pool]:
+    """Start the workers that the options ask for; stop them at the end, at once if it is an early one.
+
+    One process is enough for a few threads and one device: nothing has to be copied or loaded twice. More of either
+    get processes of their own.
+    """
+    pool = _make_pool(options)
+    is_finished = False
+    try:
+        yield pool
+        is_finished = True
+    finally:
+        if not is_finished:
+            BENCH.models.stop()
+        pool.close(at_once=not is_finished)
+        BENCH.close()
+
+
+def _make_pool(options: RunOptions) -> Pool:
+    if options.workers == 0 and options.scheduler == "local":
+        return SerialPool()
+    workers = choose_workers(options.scheduler, workers=options.workers, devices=options.devices)
+    is_here = options.scheduler == "local" and isinstance(workers, LocalProcesses) and workers.processes == 1
+    if is_here and isinstance(workers, LocalProcesses):
+        return ThreadPool(workers.threads, LANE_TASKS)
+    from wsipipe.schedule import DaskPool
+
+    return DaskPool(workers, model="GPU" if options.device.startswith("cuda") else "MODEL")
