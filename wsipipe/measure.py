@@ -200,8 +200,8 @@ def _pixel_columns(counts: NDArray[np.int64], frame: WorkFrame, origin: tuple[in
     large, small = middle + half, np.maximum(middle - half, 0)
     area = pixels * frame.mpp_x * frame.mpp_y
     return {
-        "centroid_x_l0": (counts[:, _X0] + x + 0.5 + origin[0]) * frame.scale_x,
-        "centroid_y_l0": (counts[:, _Y0] + y + 0.5 + origin[1]) * frame.scale_y,
+        "centroid_x_l0": (counts[:, _X0] + origin[0] + (x + 0.5)) * frame.scale_x,
+        "centroid_y_l0": (counts[:, _Y0] + origin[1] + (y + 0.5)) * frame.scale_y,
         "area_um2": area,
         "equivalent_diameter_um": np.sqrt(4 / math.pi * area),
         "major_axis_um": 4 * np.sqrt(large),
