@@ -1,64 +1,48 @@
-"""Many slides to one table: a row per finished slide, and the list of those that failed."""
+"""Many slides to tables and a page: a row per finished slide, groups of patients compared, the list of failures."""
 
 import csv
 import io
 import json
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from wsipipe import __version__
 from wsipipe.atomic import replacing, write_text
+from wsipipe.cohortreport import CohortPage, write_cohort_report
+from wsipipe.dataset import link_dataset
+from wsipipe.effects import Effect, GroupSummary, Interval, compare_groups, summarise_groups
 from wsipipe.errors import OutputError
+from wsipipe.failures import Failure, read_failures, write_failures
 from wsipipe.journal import SlideFolder
+from wsipipe.metadata import Metadata, read_metadata
 from wsipipe.options import RunOptions
 from wsipipe.runrecord import read_record
+from wsipipe.summary import MEASUREMENTS, SUMMARY_SCHEMA, SUMMARY_VERSION, Row, summarise_slide
 
-# Columns of nuclei.parquet that get a mean, a standard deviation and quantiles in the cohort's table.
-SUMMARISED = (
-    "area_um2",
-    "perimeter_um",
-    "max_diameter_um",
-    "min_diameter_um",
-    "eccentricity",
-    "circularity",
-    "solidity",
-    "hematoxylin_od_mean",
-    "eosin_od_mean",
-    "neighbour_distance_um",
-)
-QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+COMPARED = ("nuclei_per_mm2", "clark_evans", "area_um2_sd", *(f"{name}_mean" for name in MEASUREMENTS))
+GROUPS_NAME, EFFECTS_NAME = "cohort-groups.csv", "cohort-effects.csv"
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
-    """An input without a result. fatal is False for one that was only left out, such as a slide listed twice."""
+class Cohort:
+    """The finished slides of an output folder, and what groups of them say."""
 
-    path: str
-    slide: str
-    reason: str
-    fatal: bool
-
-
-def write_failures(out: Path, failures: Iterable[Failure]) -> None:
-    """Write failed.csv: path, id, status (failed or skipped), reason; only a header when nothing failed."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["path", "id", "status", "reason"])
-    for failure in failures:
-        writer.writerow([failure.path, failure.slide, "failed" if failure.fatal else "skipped", failure.reason])
-    write_text(out / "failed.csv", text.getvalue())
+    rows: tuple[Row, ...]
+    metadata: Metadata | None
+    groups: tuple[GroupSummary, ...]
+    effects: tuple[Effect, ...]
 
 
 def write_cohort(
     out: Path, folders: Iterable[Path], failures: Iterable[Failure], seconds: float, options: RunOptions
 ) -> None:
-    """Write the cohort's tables and the run's record at the end of a run.
+    """Write the run's record and the tables and page of all finished slides in out, at the end of a run.
 
     Args:
         out: the output folder.
@@ -69,21 +53,24 @@ def write_cohort(
     """
     failed = list(failures)
     write_failures(out, failed)
-    n_slides = write_tables(out, folders)
     record = {
         "wsipipe": __version__,
         "command": list(options.command),
         "model": options.model,
         "device": options.device,
-        "slides_done": n_slides,
+        "slides_done": len(list(folders)),
         "slides_failed": sum(failure.fatal for failure in failed),
         "seconds": round(seconds, 3),
     }
     write_text(out / "run.json", json.dumps(record, indent=1, ensure_ascii=False) + "\n")
+    metadata = None
+    if options.metadata is not None:
+        metadata = read_metadata(options.metadata, patient=options.patient, groups=options.groups)
+    rebuild_cohort(out, metadata)
 
 
-def rebuild_cohort(out: Path) -> int:
-    """Make cohort.parquet and cohort.csv anew from every finished slide folder below out.
+def rebuild_cohort(out: Path, metadata: Metadata | None = None) -> int:
+    """Make the cohort's tables, dataset and page anew from every finished slide folder below out.
 
     Returns:
         The number of slides in them.
@@ -93,59 +80,98 @@ def rebuild_cohort(out: Path) -> int:
     """
     if not out.is_dir():
         raise OutputError(f"output folder does not exist: {out}")
-    return write_tables(out, sorted(p.parent for p in out.glob("*/run.json") if SlideFolder(p.parent).is_done()))
+    cohort = read_cohort(out, metadata)
+    _write_slides(out, cohort)
+    _write_long(out / GROUPS_NAME, GroupSummary, cohort.groups)
+    _write_long(out / EFFECTS_NAME, Effect, cohort.effects)
+    link_dataset(out, [row["slide"] for row in cohort.rows])
+    page = CohortPage(cohort.rows, metadata, cohort.groups, cohort.effects, tuple(read_failures(out)), _run(out))
+    write_cohort_report(out / "cohort.html", page)
+    return len(cohort.rows)
 
 
-def write_tables(out: Path, folders: Iterable[Path]) -> int:
-    """Write cohort.parquet and cohort.csv, one row per folder; return the number of rows."""
-    rows = [_row(folder) for folder in folders]
-    table = pa.Table.from_pylist(rows, schema=_schema())
+def read_cohort(out: Path, metadata: Metadata | None = None) -> Cohort:
+    """Summarise the finished slides below out; statistics of nuclei.parquet that did not change are not redone."""
+    known = _known_rows(out)
+    rows = []
+    for folder in sorted(path.parent for path in out.glob("*/run.json") if SlideFolder(path.parent).is_done()):
+        record = read_record(folder / "run.json")
+        rows.append(summarise_slide(folder, record, known.get((folder.name, record.files["nuclei.parquet"].sha256))))
+    if metadata is None:
+        return Cohort(tuple(rows), None, (), ())
+    values = {row["slide"]: row for row in rows}
+    return Cohort(
+        tuple(rows),
+        metadata,
+        tuple(summarise_groups(values, metadata, COMPARED)),
+        tuple(compare_groups(values, metadata, COMPARED)),
+    )
+
+
+def _known_rows(out: Path) -> dict[tuple[str, str], Row]:
+    """Return the rows of an earlier cohort.parquet by slide and hash of its nuclei; none of another version."""
+    path = out / "cohort.parquet"
+    if not path.is_file():
+        return {}
+    try:
+        table = pq.read_table(path)
+    except (OSError, pa.ArrowException):
+        return {}  # damaged; it is about to be replaced
+    version = (table.schema.metadata or {}).get(b"wsipipe_summary")
+    if version != str(SUMMARY_VERSION).encode() or set(SUMMARY_SCHEMA.names) - set(table.column_names):
+        return {}
+    return {(row["slide"], row["nuclei_sha256"]): row for row in table.to_pylist()}
+
+
+def _write_slides(out: Path, cohort: Cohort) -> None:
+    """Write cohort.parquet and cohort.csv: SUMMARY_SCHEMA, with the metadata's columns after the slide's id."""
+    table = pa.Table.from_pylist(list(cohort.rows), schema=SUMMARY_SCHEMA)
+    if cohort.metadata:
+        for place, name in enumerate(cohort.metadata.columns, start=1):
+            texts = pa.array([cohort.metadata.value(row["slide"], name) or None for row in cohort.rows], pa.string())
+            table = table.add_column(place, f"meta_{name}" if name in SUMMARY_SCHEMA.names else name, texts)
+    table = table.replace_schema_metadata({"wsipipe_summary": str(SUMMARY_VERSION)})
     with replacing(out / "cohort.parquet") as partial:
         pq.write_table(table, partial)
     with replacing(out / "cohort.csv") as partial:
         pa_csv.write_csv(table, partial)
-    return len(rows)
 
 
-def _schema() -> pa.Schema:
-    fields = [("slide", pa.string()), ("path", pa.string()), ("nuclei", pa.int64()), ("tissue_mm2", pa.float64())]
-    fields += [("nuclei_per_mm2", pa.float64())]
-    for column in SUMMARISED:
-        fields += [(f"{column}_{statistic}", pa.float64()) for statistic in _statistic_names()]
-    fields += [("slide_mpp", pa.float64()), ("work_mpp", pa.float64()), ("model", pa.string())]
-    fields += [("seconds", pa.float64()), ("flags", pa.string()), ("folder", pa.string())]
-    return pa.schema(fields)
+def _write_long(path: Path, kind: type[GroupSummary] | type[Effect], items: Sequence[GroupSummary | Effect]) -> None:
+    """Write one line per item; an interval becomes three columns. Without items there is no file."""
+    if not items:
+        path.unlink(missing_ok=True)
+        return
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([name for field in fields(kind) for name in _columns(field.name)])
+    for item in items:
+        writer.writerow(list(_cells(item)))
+    write_text(path, text.getvalue())
 
 
-def _statistic_names() -> list[str]:
-    return ["mean", "sd", *(f"q{round(q * 100):02d}" for q in QUANTILES)]
+_INTERVALS = ("difference", "hedges_g", "ratio")
 
 
-def _row(folder: Path) -> dict[str, str | int | float | None]:
-    record = read_record(folder / "run.json")
-    row: dict[str, str | int | float | None] = {
-        "slide": folder.name,
-        "path": record.slide_path,
-        "nuclei": record.nuclei,
-        "tissue_mm2": record.tissue_mm2,
-        "nuclei_per_mm2": record.nuclei / record.tissue_mm2 if record.tissue_mm2 > 0 else None,
-        "slide_mpp": record.l0_mpp[0],
-        "work_mpp": record.frame.mpp,
-        "model": record.model,
-        "seconds": sum(record.seconds.values()),
-        "flags": "; ".join(record.flags),
-        "folder": str(folder),
-    }
-    for column in SUMMARISED:
-        values = pq.read_table(folder / "nuclei.parquet", columns=[column])[column].to_numpy()
-        row |= zip((f"{column}_{name}" for name in _statistic_names()), _statistics(values), strict=True)
-    return row
+def _columns(name: str) -> tuple[str, ...]:
+    return (name, f"{name}_low", f"{name}_high") if name in _INTERVALS else (name,)
 
 
-def _statistics(values: "np.ndarray[tuple[int], np.dtype[np.float64]]") -> list[float | None]:
-    """Mean, sample standard deviation and QUANTILES of the finite values; None where undefined."""
-    finite = values[np.isfinite(values)].astype(np.float64)
-    if not len(finite):
-        return [None] * len(_statistic_names())
-    deviation = float(finite.std(ddof=1)) if len(finite) > 1 else None
-    return [float(finite.mean()), deviation, *(float(q) for q in np.quantile(finite, QUANTILES))]
+def _cells(item: GroupSummary | Effect) -> Iterator[Any]:
+    for field in fields(item):
+        value = getattr(item, field.name)
+        if field.name not in _INTERVALS:
+            yield value
+        elif isinstance(value, Interval):
+            yield from asdict(value).values()
+        else:
+            yield from (None, None, None)
+
+
+def _run(out: Path) -> dict[str, Any]:
+    """Return the record of the last run, empty where there is none."""
+    try:
+        value = json.loads((out / "run.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}

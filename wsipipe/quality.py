@@ -106,14 +106,15 @@ def measure_focus(rgb: NDArray[np.uint8], mpp: float, cells: list[Box]) -> NDArr
     factor = max(1.0, FOCUS_MPP / mpp)
     size = max(1, round(rgb.shape[1] / factor)), max(1, round(rgb.shape[0] / factor))
     small = cv2.resize(rgb, size, interpolation=cv2.INTER_AREA) if factor > 1 else rgb
-    density = od_table()[small].mean(axis=2)
-    laplacian = cv2.Laplacian(density, cv2.CV_32F)
+    density = np.asarray(cv2.transform(cv2.LUT(small, od_table()), _MEAN_OF_CHANNELS), np.float32)
+    laplacian = np.asarray(cv2.Laplacian(density, cv2.CV_32F), np.float32)
     across, down = (cv2.filter2D(density, cv2.CV_32F, kernel) for kernel in (_STEP, _STEP.T))
-    energy = across * across + down * down
+    energy = np.asarray(cv2.add(cv2.multiply(across, across), cv2.multiply(down, down)), np.float32)
     return np.array([_focus(density, laplacian, energy, _scaled(cell, rgb, small)) for cell in cells], np.float32)
 
 
 _STEP = np.array([[-1.0, 0.0, 1.0]], np.float32)
+_MEAN_OF_CHANNELS = np.full((1, 3), 1 / 3, np.float32)
 
 
 def _scaled(cell: Box, rgb: NDArray[np.uint8], small: NDArray[np.uint8]) -> tuple[slice, slice]:
@@ -213,7 +214,7 @@ class SlideQuality:
         cells: number of cells, all on tiles with tissue.
         focus_median: of the cells that could be judged.
         blurred_share: share of the judged cells below MIN_FOCUS.
-        ink_share: share of the cells' area under pen marks.
+        ink_share: share of the cells that pen marks cover by more than MAX_INK.
         flagged_nuclei_share: share of the nuclei with in_artefact.
         hematoxylin_od, eosin_od: stains of the median colour of the nuclei, QuPath's vectors.
     """
@@ -251,7 +252,7 @@ def slide_quality(cells: pa.Table, in_artefact: NDArray[np.bool_], nuclei_rgb: N
         cells=cells.num_rows,
         focus_median=float(np.median(focus)) if len(focus) else None,
         blurred_share=float((focus < MIN_FOCUS).mean()) if len(focus) else None,
-        ink_share=float(ink.mean()) if len(ink) else None,
+        ink_share=float((ink > MAX_INK).mean()) if len(ink) else None,
         flagged_nuclei_share=float(in_artefact.mean()) if len(in_artefact) else None,
         hematoxylin_od=stain[0],
         eosin_od=stain[1],

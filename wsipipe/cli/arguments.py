@@ -57,5 +57,20 @@ Tissue = Annotated[str, typer.Option("--tissue", help="auto, none (everything), 
 AllowUpsampling = Annotated[
     bool, typer.Option("--allow-upsampling", help="Accept slides more than 2.5 times coarser than the model.")
 ]
+Metadata = Annotated[
+    Path | None,
+    typer.Option(
+        "--metadata",
+        help="CSV with a column `slide` (the slide's id), one that names the patient, and others to group by.",
+        dir_okay=False,
+    ),
+]
+Patient = Annotated[
+    str | None, typer.Option("--patient", help="Column of --metadata that names patients; else patient or case.")
+]
+Group = Annotated[
+    list[str] | None,
+    typer.Option("--group", help="Column of --metadata to group by; repeatable. Else all with 2 to 8 values."),
+]
 Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Details and tracebacks on stderr.")]
 Json = Annotated[bool, typer.Option("--json", help="Machine-readable JSON lines on stdout.")]

@@ -1,19 +1,35 @@
-"""`wsipipe cohort`: the cohort's tables from finished slide folders."""
+"""`wsipipe cohort`: the cohort's tables and page from finished slide folders."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from wsipipe.cli.arguments import Group, Metadata, Patient
 
-def cohort(out: Annotated[Path, typer.Argument(help="Output folder of earlier runs.", metavar="OUT")]) -> None:
-    """Rebuild cohort.parquet and cohort.csv from the finished slide folders in OUT.
+
+def cohort(
+    out: Annotated[Path, typer.Argument(help="Output folder of earlier runs.", metavar="OUT")],
+    metadata: Metadata = None,
+    patient: Patient = None,
+    group: Group = None,
+) -> None:
+    """Make cohort.html, cohort.csv, cohort.parquet and nuclei.dataset anew from the finished slide folders in OUT.
+
+    With --metadata, groups of patients are summarised (cohort-groups.csv) and compared (cohort-effects.csv).
 
     Example: wsipipe cohort results
+
+    Example: wsipipe cohort results --metadata study.csv --patient case --group stage
     """
     from wsipipe.cohort import rebuild_cohort
+    from wsipipe.errors import UsageError
     from wsipipe.journal import locked
+    from wsipipe.metadata import read_metadata
 
+    if not out.is_dir():
+        raise UsageError(f"OUT must be the output folder of earlier runs, there is no such folder: {out}")
+    study = read_metadata(metadata, patient=patient, groups=tuple(group or ())) if metadata else None
     with locked(out):
-        n_slides = rebuild_cohort(out)
-    typer.echo(f"{n_slides} slides: {out / 'cohort.csv'}")
+        n_slides = rebuild_cohort(out, study)
+    typer.echo(f"{n_slides} slides: {out / 'cohort.html'}")

@@ -5,7 +5,21 @@ from typing import Annotated
 
 import typer
 
-from wsipipe.cli.arguments import AllowUpsampling, Config, Device, Json, Model, Mpp, Out, Slides, Tissue, Verbose
+from wsipipe.cli.arguments import (
+    AllowUpsampling,
+    Config,
+    Device,
+    Group,
+    Json,
+    Metadata,
+    Model,
+    Mpp,
+    Out,
+    Patient,
+    Slides,
+    Tissue,
+    Verbose,
+)
 from wsipipe.errors import UsageError
 from wsipipe.options import (
     DEFAULT_MODEL,
@@ -40,6 +54,9 @@ def run(
     allow_upsampling: AllowUpsampling = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace earlier results of these slides.")] = False,
     fail_fast: Annotated[bool, typer.Option("--fail-fast", help="Stop at the first slide that fails.")] = False,
+    metadata: Metadata = None,
+    patient: Patient = None,
+    group: Group = None,
     json: Json = False,
     config: Config = None,
     verbose: Verbose = False,
@@ -48,11 +65,14 @@ def run(
 
     Example: wsipipe run slides/*.svs -o results
 
-    Each slide becomes a folder with nuclei.geojson.gz (drag it into QuPath), nuclei.parquet, labels.ome.zarr,
-    overview.png and run.json. A run that was stopped is continued by the same command. Exit code 0: all slides done;
-    1: some failed (listed in failed.csv); 2: wrong usage.
+    Example: wsipipe run slides/ -o results --metadata study.csv
+
+    Each slide becomes a folder with report.html, nuclei.geojson.gz (drag it into QuPath), nuclei.parquet,
+    labels.ome.zarr, overview.png, quality.parquet and run.json; cohort.html sums them up. A run that was stopped is
+    continued by the same command. Exit code 0: all slides done; 1: some failed (listed in failed.csv); 2: wrong usage.
     """
     from wsipipe.cli.progress import open_sink
+    from wsipipe.metadata import read_metadata
     from wsipipe.runner import run_slides
     from wsipipe.slidelist import list_slides
 
@@ -69,10 +89,15 @@ def run(
         allow_upsampling=allow_upsampling,
         overwrite=overwrite,
         fail_fast=fail_fast,
+        metadata=metadata,
+        patient=patient,
+        groups=tuple(group or ()),
         command=tuple(sys.argv),
     )
-    sink = open_sink(json=json)
+    if metadata is not None:
+        read_metadata(metadata, patient=patient, groups=options.groups)  # a mistake shows before hours of work
     found = list_slides(slides, mpp=mpp)
+    sink = open_sink(json=json)
     try:
         summary = run_slides(found, options, sink)
     finally:

@@ -1,0 +1,85 @@
+"""Measurements as people call them: for axes, tables and sentences of the reports."""
+
+# column of nuclei.parquet -> (name, unit)
+NAMES = {
+    "area_um2": ("Area", "µm²"),
+    "perimeter_um": ("Perimeter", "µm"),
+    "equivalent_diameter_um": ("Equivalent diameter", "µm"),
+    "major_axis_um": ("Major axis", "µm"),
+    "minor_axis_um": ("Minor axis", "µm"),
+    "eccentricity": ("Eccentricity", ""),
+    "solidity": ("Solidity", ""),
+    "circularity": ("Circularity", ""),
+    "max_diameter_um": ("Largest diameter", "µm"),
+    "min_diameter_um": ("Smallest diameter", "µm"),
+    "hematoxylin_od_mean": ("Hematoxylin, mean", "OD"),
+    "hematoxylin_od_std": ("Hematoxylin, spread", "OD"),
+    "hematoxylin_od_min": ("Hematoxylin, minimum", "OD"),
+    "hematoxylin_od_max": ("Hematoxylin, maximum", "OD"),
+    "eosin_od_mean": ("Eosin, mean", "OD"),
+    "eosin_od_std": ("Eosin, spread", "OD"),
+    "red_mean": ("Red", "0-255"),
+    "green_mean": ("Green", "0-255"),
+    "blue_mean": ("Blue", "0-255"),
+    "neighbour_distance_um": ("Nearest neighbour", "µm"),
+    "neighbours_50um": ("Neighbours within 50 µm", ""),
+    "nuclei_per_mm2": ("Nuclei per mm²", "1/mm²"),
+    "clark_evans": ("Clark-Evans index", ""),
+    "focus_median": ("Focus", ""),
+}
+STATISTICS = {"mean": "mean", "sd": "spread within slides", "q50": "median"}
+
+
+def name_of(column: str) -> str:
+    """Return a column of the cohort's table in words: `area_um2_mean` -> `Area, mean`."""
+    if column in NAMES:
+        return NAMES[column][0]
+    base, _, statistic = column.rpartition("_")
+    if base in NAMES and statistic in STATISTICS:
+        name = NAMES[base][0]
+        return name if statistic == "mean" else f"{name}, {STATISTICS[statistic]}"
+    return column
+
+
+def unit_of(column: str) -> str:
+    """Return the unit of a column, empty for numbers without one."""
+    base = column if column in NAMES else column.rpartition("_")[0]
+    return NAMES.get(base, ("", ""))[1]
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """Write a number for people: thousands separated, about `digits` significant digits, a dash for none."""
+    if value is None or value != value:
+        return "–"
+    if isinstance(value, int) or abs(value) >= 10 ** (digits - 1):
+        return f"{value:,.0f}"
+    return f"{value:.{digits}g}" if abs(value) >= 1e-3 or value == 0 else f"{value:.1e}"
+
+
+def percent(value: float | None) -> str:
+    """Write a share as percent, a dash for none."""
+    if value is None or value != value:
+        return "–"
+    return f"{100 * value:.1f} %" if value < 0.0995 else f"{100 * value:.0f} %"
+
+
+def duration(seconds: float) -> str:
+    """Write seconds as 12.3 s, 4 min 05 s or 3 h 07 min."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def size(count: int | None) -> str:
+    """Write bytes as 812 kB, 3.4 GB ..., a dash for none."""
+    if count is None:
+        return "–"
+    value, unit = float(count), "bytes"
+    for larger in ("kB", "MB", "GB", "TB"):
+        if value < 999.5:
+            break
+        value, unit = value / 1000, larger
+    return f"{value:.3g} {unit}"
