@@ -18,6 +18,8 @@ TISSUE_COLOUR: Colour = (0, 130, 60)
 INK: Colour = (30, 30, 30)
 BIN_UM = 100.0  # side of a density bin, but the longer side of a slide has between MIN_BINS and MAX_BINS of them
 MIN_BINS, MAX_BINS = 20, 400
+LENGTH_STEPS = (1, 2, 5, 10)  # of the scale bar
+BAR_STEPS = (1, 1.2, 1.6, 2, 2.4, 3.2, 4, 6, 8, 10)  # of the colour bar: a quarter of each is a short number
 EMPTY_TOP = 1000.0  # nuclei per mm2 at the top of the colour bar of a slide without nuclei
 PANEL_MIN, PANEL_MAX = 480, 1100  # px of a panel's longer side
 GAP, BAND, BAR_WIDTH = 24, 56, 150  # px: between panels, title band, column of the colour bar
@@ -163,7 +165,7 @@ def _draw_colour_bar(out: Image, x: int, y: int, height: int, top: float) -> Non
 
 def _draw_scale_bar(panel: Image, um_per_px: float) -> None:
     """Draw a bar of a round length, about a fifth of the panel, at its lower left."""
-    length_um = _nice_ceiling(panel.shape[1] * um_per_px / 8)
+    length_um = _ceiling(LENGTH_STEPS, panel.shape[1] * um_per_px / 8)
     length = max(1, round(length_um / um_per_px))
     text = f"{length_um / 1000:g} mm" if length_um >= 1000 else f"{length_um:g} um"
     x, y = 12, panel.shape[0] - 14
@@ -175,10 +177,10 @@ def _draw_scale_bar(panel: Image, um_per_px: float) -> None:
     _write_text(panel, text, (x, y - 10), 0.6)
 
 
-def _nice_ceiling(value: float) -> float:
-    """Return the smallest of 1, 2, 5 times a power of ten that is at least value."""
+def _ceiling(steps: tuple[float, ...], value: float) -> float:
+    """Return the smallest of the steps, times a power of ten, that is at least value; the last step is 10."""
     power = 10.0 ** math.floor(math.log10(value))
-    return float(next(step * power for step in (1, 2, 5, 10) if step * power >= value * (1 - 1e-9)))
+    return float(next(step * power for step in steps if step * power >= value * (1 - 1e-9)))
 
 
 def _write_text(image: Image, text: str, at: tuple[int, int], size: float) -> None:
