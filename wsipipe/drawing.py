@@ -84,9 +84,8 @@ def draw_overview(
     tissue_mm2 = float(tissue.mean()) * math.prod(l0_size) * math.prod(l0_mpp) / 1e6 if tissue.size else 0.0
     left = _tissue_panel(panel, tissue)
     _draw_scale_bar(left, l0_size[0] * l0_mpp[0] / left.shape[1])
-    top = _nice_ceiling(
-        float(np.quantile(density.per_mm2[density.per_mm2 > 0], 0.98)) if len(centroids_l0) else EMPTY_TOP
-    )
+    typical = float(np.quantile(density.per_mm2[density.per_mm2 > 0], 0.98)) if len(centroids_l0) else EMPTY_TOP
+    top = _ceiling(BAR_STEPS, typical)
     right = _density_panel(panel, density, top, l0_size, l0_mpp)
     titles = (f"Tissue {tissue_mm2:.2f} mm2", f"{len(centroids_l0):,} nuclei; colour: nuclei per mm2")
     image = _compose((left, right), titles, top)
