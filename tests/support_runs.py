@@ -38,7 +38,9 @@ class Events(list[Event]):
         return [event for event in self if isinstance(event, kind)]
 
 
-def run(slides: list[Path], out: Path, *, segmenter: ToySegmenter | None = None, **options) -> tuple[RunSummary, Events]:
+def run(
+    slides: list[Path], out: Path, *, segmenter: ToySegmenter | None = None, **options
+) -> tuple[RunSummary, Events]:
     """Run slides with the toy model."""
     events = Events()
     found = list_slides([str(slide) for slide in slides], mpp=None)

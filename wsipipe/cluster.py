@@ -103,8 +103,7 @@ def _read_file(path: Path, devices: tuple[str, ...]) -> Workers:
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise UsageError(f"--scheduler must name a readable TOML file ({error}): {path}") from error
     for key, value in values.items():
-        wanted = _KEYS.get(key)
-        if wanted is None or not isinstance(value, wanted) or (wanted is int and value < 1):
+        if type(value) is not _KEYS.get(key) or (isinstance(value, int) and value < 1):
             raise UsageError(f"--scheduler file: {key} = {value!r} is not one of {_describe_keys()}: {path}")
     name = values.get("cluster", "")
     if name == LOCAL:

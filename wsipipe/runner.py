@@ -7,8 +7,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from wsipipe.cluster import LocalProcesses, choose_workers
-from wsipipe.cohort import Failure, write_cohort
+from wsipipe.cohort import write_cohort
 from wsipipe.events import RunDone, RunStarted, Sink, SlideDone, SlideFailed
+from wsipipe.failures import Failure
 from wsipipe.faults import explain
 from wsipipe.journal import locked
 from wsipipe.memory import LANE_TASKS
@@ -116,4 +117,4 @@ def _make_pool(options: RunOptions) -> Pool:
         return ThreadPool(workers.threads, LANE_TASKS)
     from wsipipe.schedule import DaskPool
 
-    return DaskPool(workers, model="GPU" if options.device.startswith("cuda") else "MODEL")
+    return DaskPool(workers, device=options.device)

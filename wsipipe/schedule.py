@@ -45,12 +45,12 @@ class DaskPool:
 
     Args:
         workers: what to start or join.
-        model: name of the resource that a worker with a model's device has: "GPU" or "MODEL".
+        device: "cpu", "cuda[:N]", or "auto" for whatever the workers offer.
     """
 
     is_remote = True
 
-    def __init__(self, workers: Workers, *, model: str) -> None:
+    def __init__(self, workers: Workers, *, device: str) -> None:
         """Start or join the cluster and wait for a worker.
 
         Raises:
@@ -59,11 +59,11 @@ class DaskPool:
         """
         dask.config.set(_CONFIG)
         logging.getLogger("distributed").setLevel(logging.ERROR)
-        self._cluster = _start(workers, model)
+        self._cluster = _start(workers, "GPU" if device.startswith("cuda") else "MODEL")
         self._client = _connect(self._cluster or workers)
         try:
             self._client.wait_for_workers(1, timeout=WAIT_FOR_WORKERS_S)
-            self._needs = self._choose_needs(model)
+            self._needs = self._choose_needs(device)
         except BaseException:
             self.close(at_once=True)
             raise
@@ -80,17 +80,18 @@ class DaskPool:
         found: Mapping[str, Any] = self._client.scheduler_info(n_workers=-1)["workers"]
         return found
 
-    def _choose_needs(self, model: str) -> dict[Kind, dict[str, float]]:
+    def _choose_needs(self, device: str) -> dict[Kind, dict[str, float]]:
         """Return what a task of each kind takes of a worker's resources."""
         offered = {name for worker in self._workers().values() for name in worker["resources"]}
-        if model == "GPU" and model not in offered:
+        if device.startswith("cuda") and "GPU" not in offered:
             raise UsageError(
                 "no worker of this cluster offers the resource GPU; start those with a device with "
                 "`dask worker ADDRESS --resources GPU=1`, or pass --device cpu"
             )
         needs: dict[Kind, dict[str, float]] = {"model": {}, "cpu": {}}
-        if model in offered:
-            needs["model"] = {model: 1 / LANE_TASKS}
+        owner = "MODEL" if device == "cpu" or "GPU" not in offered else "GPU"
+        if owner in offered:
+            needs["model"] = {owner: 1 / LANE_TASKS}
         if "CPU" in offered:
             needs["cpu"] = {"CPU": 1}
         return needs
@@ -172,6 +173,7 @@ def _local_worker(workers: LocalProcesses, number: int, model: str) -> dict[str,
         "nthreads": workers.threads + (LANE_TASKS if owns_model else 0),
         "resources": {"CPU": workers.threads} | ({model: 1} if owns_model else {}),
         "memory_limit": None,
+        "silence_logs": logging.ERROR,
         "env": env,
         "host": "127.0.0.1",
         "dashboard_address": "127.0.0.1:0",

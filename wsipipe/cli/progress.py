@@ -118,7 +118,8 @@ def describe(event: ev.Event) -> str:
     """Return an event as one line for people, empty for those that need none."""
     match event:
         case ev.RunStarted():
-            return f"{event.slides} slides, model {event.model} on {event.device}, results in {event.out}"
+            workers = f" ({event.workers})" if event.workers else ""
+            return f"{event.slides} slides, model {event.model} on {event.device}{workers}, results in {event.out}"
         case ev.SlidePlanned():
             resumed = f", {event.done_tiles} of them done earlier" if event.done_tiles else ""
             return (

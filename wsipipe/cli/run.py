@@ -42,8 +42,14 @@ def run(
     batch_size: Annotated[str, typer.Option("--batch-size", help="Tiles per model call: auto or a number.")] = "auto",
     memory: Annotated[str | None, typer.Option("--memory", help="Memory that the run may use, e.g. 16GB.")] = None,
     workers: Annotated[
-        int | None, typer.Option("--workers", help="Threads for the CPU stages; 0 = one after another.", min=0)
+        int | None, typer.Option("--workers", help="CPU tasks at once on this machine; 0 = one after another.", min=0)
     ] = None,
+    scheduler: Annotated[
+        str,
+        typer.Option(
+            "--scheduler", help="local, the address of a Dask scheduler, or a TOML file that names a cluster."
+        ),
+    ] = "local",
     geojson_detail: Annotated[
         GeoJsonDetail,
         typer.Option("--geojson-detail", help="shape: six shape measurements; full: all; none: no GeoJSON."),
@@ -72,6 +78,7 @@ def run(
     continued by the same command. Exit code 0: all slides done; 1: some failed (listed in failed.csv); 2: wrong usage.
     """
     from wsipipe.cli.progress import open_sink
+    from wsipipe.cli.stopping import stoppable
     from wsipipe.metadata import read_metadata
     from wsipipe.runner import run_slides
     from wsipipe.slidelist import list_slides
@@ -79,11 +86,12 @@ def run(
     options = RunOptions(
         out=out,
         model=model,
-        device=resolve_device(device),
+        device=_device(device, scheduler),
         tissue=tissue,
         batch_size=_parse_batch(batch_size),
         memory=parse_memory(memory) if memory else None,
         workers=workers,
+        scheduler=scheduler,
         geojson_detail=geojson_detail,
         stain=stain,
         allow_upsampling=allow_upsampling,
@@ -98,11 +106,20 @@ def run(
         read_metadata(metadata, patient=patient, groups=options.groups)  # a mistake shows before hours of work
     found = list_slides(slides, mpp=mpp)
     sink = open_sink(json=json)
-    try:
-        summary = run_slides(found, options, sink)
-    finally:
-        sink.close()
+    with stoppable():
+        try:
+            summary = run_slides(found, options, sink)
+        finally:
+            sink.close()
     raise typer.Exit(summary.exit_code if found.jobs else 2)
+
+
+def _device(text: str, scheduler: str) -> str:
+    """Check the device where this machine does the work; plain "cuda" stands for all of its devices."""
+    if scheduler != "local":
+        return text
+    resolved = resolve_device(text)
+    return "cuda" if resolved.startswith("cuda") and text in ("auto", "cuda") else resolved
 
 
 def _parse_batch(text: str) -> int | None:
