@@ -96,6 +96,15 @@ PRESETS: dict[str, ModelConfig] = {
         g_refine=True,
         aux_head=True,
     ),
+    "tiny_vit": ModelConfig(
+        encoder="tiny_vit",
+        prompt_value="prob",
+        position_reference=64,
+        instance_maps=("distance", "boundary"),
+        early_skip=True,
+        g_refine=True,
+        aux_head=True,
+    ),
     "test": ModelConfig(
         encoder="hybrid",
         input_size=64,

@@ -25,7 +25,10 @@ def folded_attention(attention: nn.Module, x: Tensor) -> Tensor:
     qkv = attention.get_submodule("qkv")(x).view(batch, height * width, 3, heads, -1)
     query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # each (B, heads, H * W, d)
     query, key = _fold(attention, query, key, (height, width))
-    mixed = functional.scaled_dot_product_attention(query, key, value, scale=1.0)
+    head = value.shape[-1]
+    # Fused kernels want q, k and v of one width; without the zeros PyTorch falls back to an N x N matrix.
+    value = functional.pad(value, (0, query.shape[-1] - head))
+    mixed = functional.scaled_dot_product_attention(query, key, value, scale=1.0)[..., :head]
     mixed = mixed.transpose(1, 2).reshape(batch, height, width, channels)
     out: Tensor = attention.get_submodule("proj")(mixed)
     return out

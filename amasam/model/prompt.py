@@ -40,7 +40,8 @@ class PromptPath(nn.Module):
             offset: tokens (row, column) by which the grid lies off the origin; only with a reference.
         """
         matrix = self._matrix()
-        key = (height, width, offset, matrix.device, matrix.dtype, matrix._version)
+        version = 0 if matrix.is_inference() else matrix._version  # counts changes in place
+        key = (height, width, offset, matrix.device, matrix.dtype, version)
         if key not in self._cached:
             if len(self._cached) >= 8:
                 self._cached.clear()

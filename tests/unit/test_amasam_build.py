@@ -33,7 +33,7 @@ def test_the_paper_preset_has_no_extension():
 def test_unknown_options_and_presets_are_named():
     with pytest.raises(UsageError, match="unknown model option 'widht'"):
         config_from_table({"widht": 3})
-    with pytest.raises(UsageError, match="preset must be one of paper, tiny, test, got 'huge'"):
+    with pytest.raises(UsageError, match="preset must be one of paper, tiny, tiny_vit, test, got 'huge'"):
         preset("huge")
 
 
