@@ -118,12 +118,12 @@ def _saddle(
     low: NDArray[np.int32],
     exact: NDArray[np.uint8],
 ) -> int:
-    """Return the saddle between neighbours p and q, -1 if it can never matter.
+    """Return the saddle between neighbours p and q of two basins, -1 if it can never matter.
 
-    It cannot inside a basin, between two inexact ones, and h or more below both summits, since `low` only grows.
+    It cannot between two inexact basins, and h or more below both summits, since `low` only grows.
     """
     a, b = basins[p], basins[q]
-    if b == 0 or a == b or not (exact[a] or exact[b]):
+    if not (exact[a] or exact[b]):
         return -1
     saddle = min(heights[p], heights[q])
     return saddle if min(low[a], low[b]) - saddle < h else -1
@@ -137,32 +137,48 @@ def saddles(
     h: int,
     low: NDArray[np.int32],
     exact: NDArray[np.uint8],
-) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+) -> NDArray[np.int32]:
     """List the pixel pairs across which basins may merge, highest saddle first, ties in raster order.
 
     Returns:
-        First pixel and second pixel of each pair as flat indices, int32 (E,) each.
+        int32 (E, 2), first and second pixel of each pair as flat indices.
     """
-    starts = np.zeros(65538, np.int64)
+    # A counting sort: one pass counts the pairs of each saddle, the next one places them.
+    slots = np.zeros(65537, np.int64)
+    _place(heights, basins, stride, h, low, exact, slots, np.empty((0, 2), np.int32))
+    n = 0
+    for slot in range(len(slots)):
+        n, slots[slot] = n + slots[slot], n
+    pairs = np.empty((n, 2), np.int32)
+    _place(heights, basins, stride, h, low, exact, slots, pairs)
+    return pairs
+
+
+@njit(cache=True, nogil=True)
+def _place(
+    heights: NDArray[np.int32],
+    basins: NDArray[np.int32],
+    stride: int,
+    h: int,
+    low: NDArray[np.int32],
+    exact: NDArray[np.uint8],
+    slots: NDArray[np.int64],
+    pairs: NDArray[np.int32],
+) -> None:
+    """Write each pair to the slot of its saddle, if pairs has room at all, and move the slot on."""
     for p in range(len(heights)):
-        if basins[p]:
-            for q in (p + 1, p + stride):
-                saddle = _saddle(p, q, heights, basins, h, low, exact)
-                if saddle >= 0:
-                    starts[65536 - saddle] += 1
-    starts[1:] = np.cumsum(starts[:-1])
-    starts[0] = 0
-    first = np.empty(starts[-1], np.int32)
-    second = np.empty(starts[-1], np.int32)
-    for p in range(len(heights)):
-        if basins[p]:
-            for q in (p + 1, p + stride):
-                saddle = _saddle(p, q, heights, basins, h, low, exact)
-                if saddle >= 0:
-                    at = starts[65536 - saddle]
-                    first[at], second[at] = p, q
-                    starts[65536 - saddle] += 1
-    return first, second
+        if basins[p] == 0:
+            continue
+        for q in (p + 1, p + stride):
+            if basins[q] == 0 or basins[q] == basins[p]:
+                continue
+            saddle = _saddle(p, q, heights, basins, h, low, exact)
+            if saddle < 0:
+                continue
+            if len(pairs):
+                pairs[slots[65536 - saddle], 0] = p
+                pairs[slots[65536 - saddle], 1] = q
+            slots[65536 - saddle] += 1
 
 
 @njit(cache=True, nogil=True)
@@ -177,7 +193,7 @@ def _find(parent: NDArray[np.int32], a: int) -> int:
 def merge(
     heights: NDArray[np.int32],
     basins: NDArray[np.int32],
-    pairs: tuple[NDArray[np.int32], NDArray[np.int32]],
+    pairs: NDArray[np.int32],
     h: int,
     low: NDArray[np.int32],
     exact: NDArray[np.uint8],
@@ -190,8 +206,8 @@ def merge(
         parent: int32 (n + 1,), a union-find forest over basins.
     """
     parent = np.arange(len(low)).astype(np.int32)
-    for k in range(len(pairs[0])):
-        p, q = pairs[0][k], pairs[1][k]
+    for k in range(len(pairs)):
+        p, q = pairs[k, 0], pairs[k, 1]
         a, b = _find(parent, basins[p]), _find(parent, basins[q])
         if a == b or not (exact[a] or exact[b]):
             continue
