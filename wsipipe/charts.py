@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 # Stand-ins for the page's colours; the SVG gets `var(--name)` in their place.
 INK, MUTED, LINE, ACCENT, SECOND, SURFACE = "#0a0a01", "#0a0a02", "#0a0a03", "#0a0a04", "#0a0a05", "#0a0a06"
 _VARIABLES = {INK: "ink", MUTED: "muted", LINE: "line", ACCENT: "accent", SECOND: "second", SURFACE: "surface"}
-_SETTINGS = {"svg.fonttype": "none", "svg.hashsalt": "wsipipe", "font.size": 9, "axes.linewidth": 0.8}
+_SETTINGS: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": "wsipipe", "font.size": 9, "axes.linewidth": 0.8}
 _PX = 1 / 72  # inch per SVG unit
 _LOCK = threading.Lock()
 
@@ -89,6 +89,7 @@ def histogram(data: Distribution, name: str, *, tails: float = 0.005) -> Markup:
         axes.axvline(float(np.median(values)), color=INK, linewidth=1.2)
         axes.plot(data.marks, [0] * len(data.marks), "o", color=SECOND, markersize=5, clip_on=False)
     axes.set_yticks([])
+    axes.locator_params(axis="x", nbins=5)
     axes.spines["left"].set_visible(False)
     axes.set_xlabel(data.unit, color=MUTED)
     median = f", median {np.median(values):.3g} {data.unit}".rstrip() if len(values) else ", no values"

@@ -1,6 +1,5 @@
 """cohort.html: all slides of an output folder on one page, groups of patients compared, failures with their reasons."""
 
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -16,7 +15,7 @@ from wsipipe.failures import Failure
 from wsipipe.metadata import Metadata
 from wsipipe.page import link_to, write_page
 from wsipipe.report import Chart
-from wsipipe.wording import duration, name_of, number, percent, unit_of
+from wsipipe.wording import command_text, duration, name_of, number, percent, unit_of
 
 COMPARED_SLIDES = (
     "nuclei_per_mm2",
@@ -88,7 +87,6 @@ _NUMBERS = (
     ("Hematoxylin", "hematoxylin_od_mean_q50"),
     ("Focus", "focus_median"),
     ("Flagged nuclei", "in_artefact_share"),
-    ("mpp", "slide_mpp"),
     ("Seconds", "seconds"),
 )
 
@@ -111,7 +109,7 @@ def write_cohort_report(path: Path, page: CohortPage) -> None:
         "columns": columns,
         "rows": [_table_row(row, page.metadata) for row in page.rows],
         "time": list(_time(page)),
-        "command": shlex.join(page.run.get("command", [])),
+        "command": command_text(page.run.get("command", [])),
     }
     write_page(path, "cohort.html.j2", values, script="table.js")
 

@@ -64,15 +64,17 @@ def choose_fields(nuclei: pa.Table, frame: WorkFrame) -> list[Field]:
     is_odd = nuclei["is_outlier"].to_numpy() | nuclei["in_artefact"].to_numpy()
     flagged = np.bincount(member, is_odd, minlength=len(places)).astype(np.int64)
     means = [np.bincount(member, nuclei[name].to_numpy(), minlength=len(places)) / count for name in COLUMNS[2:4]]
-    order = {
-        "most suspicious": [i for i in np.lexsort((places, -count, -flagged)) if flagged[i]],
-        "densest": np.lexsort((places, -count)),
-        "typical": [i for i in np.lexsort((places, _oddity([np.log(count), *means]))) if count[i] >= MIN_NUCLEI],
+    order: dict[str, list[int]] = {
+        "most suspicious": [i for i in np.lexsort((places, -count, -flagged)).tolist() if flagged[i]],
+        "densest": np.lexsort((places, -count)).tolist(),
+        "typical": [
+            i for i in np.lexsort((places, _oddity([np.log(count), *means]))).tolist() if count[i] >= MIN_NUCLEI
+        ],
     }
     taken: dict[int, str] = {}
     for kind, ranked in order.items():
         for i in [i for i in ranked if i not in taken][:PER_KIND]:
-            taken[int(i)] = kind
+            taken[i] = kind
     return [
         Field(kind, places[i] % per_row * FIELD_UM, places[i] // per_row * FIELD_UM, int(count[i]), int(flagged[i]))
         for kind in KINDS

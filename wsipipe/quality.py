@@ -105,7 +105,7 @@ def measure_focus(rgb: NDArray[np.uint8], mpp: float, cells: list[Box]) -> NDArr
     """
     factor = max(1.0, FOCUS_MPP / mpp)
     size = max(1, round(rgb.shape[1] / factor)), max(1, round(rgb.shape[0] / factor))
-    small = cv2.resize(rgb, size, interpolation=cv2.INTER_AREA) if factor > 1 else rgb
+    small = np.asarray(cv2.resize(rgb, size, interpolation=cv2.INTER_AREA) if factor > 1 else rgb, np.uint8)
     density = np.asarray(cv2.transform(cv2.LUT(small, od_table()), _MEAN_OF_CHANNELS), np.float32)
     laplacian = np.asarray(cv2.Laplacian(density, cv2.CV_32F), np.float32)
     across, down = (cv2.filter2D(density, cv2.CV_32F, kernel) for kernel in (_STEP, _STEP.T))

@@ -1,9 +1,9 @@
 """report.html of a slide: what was found, where to be careful, and how to get it again; one file, no network."""
 
-import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from wsipipe.page import data_url, write_page
 from wsipipe.quality import EOSIN_RANGE, HEMATOXYLIN_RANGE, MAX_INK, MIN_FOCUS, read_cells
 from wsipipe.runrecord import RunRecord
 from wsipipe.slide import Slide
-from wsipipe.wording import NAMES, duration, number, percent, size
+from wsipipe.wording import NAMES, command_text, duration, number, percent, size
 
 CHARTED = (
     "area_um2",
@@ -35,6 +35,11 @@ _JUDGED = {
     "out of focus": (226, 128, 54),
     "under ink": (64, 105, 205),
     "too plain to judge": (196, 199, 203),
+}
+_OUTLINES = {
+    "nucleus": gallery.PLAIN,
+    "unlike the slide's others (is_outlier)": gallery.OUTLIER,
+    "out of focus or under ink (in_artefact)": gallery.ARTEFACT,
 }
 _OVERVIEW_QUALITY = 80  # JPEG
 
@@ -70,7 +75,7 @@ def write_slide_report(folder: Path, record: RunRecord, slide: Slide) -> None:
     """
     with pq.ParquetFile(folder / "nuclei.parquet") as file:
         nuclei = file.read(columns=list(dict.fromkeys((*gallery.COLUMNS, *CHARTED))))
-        fields = list(_fields(record, slide, nuclei, file))
+        fields = {kind: list(shown) for kind, shown in groupby(_fields(record, slide, nuclei, file), lambda f: f.kind)}
     cells = read_cells(folder / "quality.parquet")
     values = {
         "title": f"{folder.name} - wsipipe",
@@ -79,7 +84,8 @@ def write_slide_report(folder: Path, record: RunRecord, slide: Slide) -> None:
         "finished": datetime.now(UTC).strftime("%d %B %Y, %H:%M UTC"),
         "headline": _headline(record),
         "overview": _overview(folder / "overview.png"),
-        "fields": fields,
+        "fields": list(fields.items()),
+        "field_key": [(f"rgb{colour}", name) for name, colour in _OUTLINES.items()],
         "field_um": f"{gallery.FIELD_UM:.0f}",
         "nuclei": f"{record.nuclei:,}",
         "charts": [_chart(nuclei, name) for name in CHARTED],
@@ -88,7 +94,7 @@ def write_slide_report(folder: Path, record: RunRecord, slide: Slide) -> None:
         "quality_map": _quality_map(cells) if cells.num_rows else "",
         "quality_key": [(f"rgb{colour}", name) for name, colour in _JUDGED.items()],
         "provenance": list(_provenance(record)),
-        "command": shlex.join(record.command),
+        "command": command_text(record.command),
         "files": [(name, f"{size(digest.bytes)}, SHA-256 {digest.sha256}") for name, digest in record.files.items()],
     }
     write_page(folder / "report.html", "slide.html.j2", values)

@@ -1,5 +1,9 @@
 """Measurements as people call them: for axes, tables and sentences of the reports."""
 
+import shlex
+from collections.abc import Sequence
+from pathlib import PurePath
+
 # column of nuclei.parquet -> (name, unit)
 NAMES = {
     "area_um2": ("Area", "µm²"),
@@ -12,18 +16,18 @@ NAMES = {
     "circularity": ("Circularity", ""),
     "max_diameter_um": ("Largest diameter", "µm"),
     "min_diameter_um": ("Smallest diameter", "µm"),
-    "hematoxylin_od_mean": ("Hematoxylin, mean", "OD"),
+    "hematoxylin_od_mean": ("Hematoxylin", "OD"),
     "hematoxylin_od_std": ("Hematoxylin, spread", "OD"),
     "hematoxylin_od_min": ("Hematoxylin, minimum", "OD"),
     "hematoxylin_od_max": ("Hematoxylin, maximum", "OD"),
-    "eosin_od_mean": ("Eosin, mean", "OD"),
+    "eosin_od_mean": ("Eosin", "OD"),
     "eosin_od_std": ("Eosin, spread", "OD"),
     "red_mean": ("Red", "0-255"),
     "green_mean": ("Green", "0-255"),
     "blue_mean": ("Blue", "0-255"),
     "neighbour_distance_um": ("Nearest neighbour", "µm"),
     "neighbours_50um": ("Neighbours within 50 µm", ""),
-    "nuclei_per_mm2": ("Nuclei per mm²", "1/mm²"),
+    "nuclei_per_mm2": ("Nuclei per mm²", ""),
     "clark_evans": ("Clark-Evans index", ""),
     "focus_median": ("Focus", ""),
 }
@@ -61,6 +65,15 @@ def percent(value: float | None) -> str:
     if value is None or value != value:
         return "–"
     return f"{100 * value:.1f} %" if value < 0.0995 else f"{100 * value:.0f} %"
+
+
+def command_text(command: Sequence[str]) -> str:
+    """Return a command line as one would type it; the program without its folder."""
+    if not command:
+        return ""
+    program = PurePath(command[0]).name
+    start = "python -m wsipipe" if program == "__main__.py" else shlex.quote(program)
+    return " ".join([start, *(shlex.quote(argument) for argument in command[1:])])
 
 
 def duration(seconds: float) -> str:
