@@ -13,6 +13,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import tifffile
 import zarr
@@ -129,10 +130,10 @@ class _Spool:
         with self.path.open("wb") as handle:
             for strip in strips:
                 rows = len(strip) // factor
-                cells = strip[: rows * factor, : self.width * factor]
-                cells = cells.reshape(rows, factor, self.width, factor, 3)
-                means = (cells.sum(axis=(1, 3), dtype=np.uint32) + factor * factor // 2) // (factor * factor)
-                handle.write(means.astype(np.uint8).tobytes())
+                if rows:
+                    whole = strip[: rows * factor, : self.width * factor]
+                    means = cv2.resize(whole, (self.width, rows), interpolation=cv2.INTER_AREA)
+                    handle.write(np.asarray(means).tobytes())
                 yield strip
 
 
@@ -189,10 +190,10 @@ def _write_level(tiff: tifffile.TiffWriter, strips: Iterator[_Strip], spec: Demo
 def _tiles(strips: Iterable[_Strip], tile: int) -> Iterator[_Strip]:
     """Cut strips into tile x tile px; what lies beyond the image repeats its last row or column."""
     for strip in strips:
-        height, width = strip.shape[:2]
-        whole = np.pad(strip, ((0, tile - height), (0, -width % tile), (0, 0)), mode="edge")
-        for x in range(0, width, tile):
-            yield np.ascontiguousarray(whole[:, x : x + tile])
+        for x in range(0, strip.shape[1], tile):
+            part = strip[:, x : x + tile]
+            height, width = part.shape[:2]
+            yield np.pad(part, ((0, tile - height), (0, tile - width), (0, 0)), mode="edge")
 
 
 def _write_thumbnail(tiff: tifffile.TiffWriter, spool: _Spool, spec: DemoSpec) -> None:
