@@ -5,8 +5,8 @@ Hematoxylin's optical density (QuPath's vectors) is blurred and compared with a 
 T is one number per slide (`fitted`), so that tiles agree at their seams; an unfitted segmenter takes each image's own.
 Small holes are filled, and the distance to the background splits what touches (see `wsipipe.instances`).
 
-On MoNuSeg's 30 training images (docs/classical.md): AJI 0.463, PQ 0.404, F1 0.572, Dice 0.743; on the 6 of them that had
-no part in the tuning 0.475, 0.419, 0.582, 0.751. It fails on pale vesicular nuclei, whose rims it takes for nuclei.
+On MoNuSeg's 30 training images (docs/classical.md): AJI 0.463, PQ 0.404, F1 0.572, Dice 0.743; on the 6 of them that
+had no part in the tuning 0.475, 0.419, 0.582, 0.751. It fails on pale vesicular nuclei, whose rims it takes for nuclei.
 """
 
 import hashlib
