@@ -54,7 +54,7 @@ def train(
     from amasam.progressbar import Stopper, show_training
     from amasam.recipe import load_recipe
     from amasam.train import train as run_training
-    from amasam.trainrun import RunOptions, prepare_run
+    from amasam.trainrun import RunOptions, leave_processes, prepare_run
 
     if resume not in ("auto", "never"):
         raise UsageError(f"--resume must be auto or never, got {resume!r}")
@@ -76,6 +76,7 @@ def train(
     run = prepare_run(config, out, options)
     with show_training(run.progress.step, run.schedule.steps, is_shown=run.process.is_first) as show, Stopper() as stop:
         is_finished = run_training(run, options, on_step=show, should_stop=stop)
+    leave_processes()
     if run.process.is_first:
         where = "finished" if is_finished else "stopped; the same command continues"
         typer.echo(f"{out}: {run.progress.step} of {run.schedule.steps} steps, {where}", err=True)

@@ -194,6 +194,12 @@ def _join_processes(device: str) -> tuple[Process, str]:
     return Process(torch.distributed.get_rank(), torch.distributed.get_world_size()), device
 
 
+def leave_processes() -> None:
+    """Part from the other processes of torchrun, if there are any."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
 def _wrap(model: AmaSam, config: TrainConfig, process: Process, device: str) -> nn.Module:
     network = cast(nn.Module, torch.compile(model)) if config.optim.compile else model
     if process.world == 1:
