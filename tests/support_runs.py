@@ -1,6 +1,8 @@
 """Runs for tests: small slides of dark discs on pink, a toy model, and what must be equal between two runs."""
 
 import gzip
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import cv2
@@ -8,6 +10,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import support_slides
 
+from wsipipe.cli.stopping import stoppable
 from wsipipe.events import Event
 from wsipipe.options import RunOptions
 from wsipipe.runner import RunSummary, run_slides
@@ -51,11 +54,11 @@ def run(
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Return the bytes of a slide folder's results, GeoJSON unpacked, run.json left out."""
+    """Return the bytes of a slide folder's results, GeoJSON unpacked; files that tell the time are left out."""
     found = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
-        if path.is_file() and name != "run.json":
+        if path.is_file() and name not in ("run.json", "report.html"):
             data = path.read_bytes()
             found[name] = gzip.decompress(data) if name.endswith(".gz") else data
     return found
@@ -63,3 +66,27 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def count_nuclei(folder: Path) -> int:
     return pq.read_metadata(folder / "nuclei.parquet").num_rows
+
+
+@dataclass
+class LoggingToy(ToySegmenter):
+    """Appends a byte to a file for each tile, so that tiles can be counted over processes that are killed."""
+
+    log: str = ""
+
+    def maps(self, images):
+        with Path(self.log).open("ab") as handle:
+            handle.write(b"." * len(images))
+        return super().maps(images)
+
+
+def run_and_tell(slides: list[Path], out: Path, segmenter: ToySegmenter, told: Connection, options: dict) -> None:
+    """Run in a process of its own and send the name of each event."""
+    found = list_slides([str(slide) for slide in slides], mpp=None)
+    with stoppable():
+        run_slides(
+            found,
+            RunOptions(out=out, tissue="none", **options),
+            lambda event: told.send(type(event).__name__),
+            segmenter=segmenter,
+        )

@@ -163,10 +163,8 @@ class _Dispatcher:
         for kind in KINDS:
             ready = self._ready[kind]
             while ready and self._running[kind] < self._pool.capacity(kind) and not self._must_wait(kind):
-                task = heapq.heappop(ready)[-1]
-                if task.slide in self._open:
-                    self._pool.submit(task)
-                    self._running[kind] += 1
+                self._pool.submit(heapq.heappop(ready)[-1])
+                self._running[kind] += 1
 
     def _must_wait(self, kind: Kind) -> bool:
         """Whether cutting out has fallen so far behind that inference has to wait for it."""
@@ -181,9 +179,7 @@ class _Dispatcher:
             return None
         if outcome.fault is not None:
             logger.debug("%s, %s %d: %s", slide.job.path, task.stage, task.order, outcome.fault.detail)
-            del self._open[slide.number]
-            if not self._pool.is_remote:
-                release(slide.ref)
+            self._drop(slide)
             return SlideFault(slide.job, outcome.fault)
         self._add(slide.advance(task, outcome))
         if slide.record is None:
@@ -191,3 +187,12 @@ class _Dispatcher:
         del self._open[slide.number]
         seconds = time.perf_counter() - slide.began
         return SlideResult(slide.job, slide.ref.folder, slide.record, seconds, slide.is_skipped)
+
+    def _drop(self, slide: SlideProgress) -> None:
+        """Forget a slide that failed, and what it had ready."""
+        del self._open[slide.number]
+        for ready in self._ready.values():
+            ready[:] = [entry for entry in ready if entry[-1].slide != slide.number]
+            heapq.heapify(ready)
+        if not self._pool.is_remote:
+            release(slide.ref)

@@ -36,6 +36,7 @@ _CONFIG = {
     "distributed.worker.memory.terminate": False,
     # A kernel may hold the interpreter's lock for long on a busy machine: that is no reason to give a worker up.
     "distributed.scheduler.worker-ttl": "10 minutes",
+    "distributed.deploy.lost-worker-timeout": "10 minutes",  # a replacement first imports everything anew
     "distributed.admin.large-graph-warning-threshold": "100MB",
 }
 
@@ -57,9 +58,8 @@ class DaskPool:
             UsageError: the cluster cannot be reached, or no worker has a device.
             MissingExtraError: its package is not installed.
         """
-        dask.config.set(_CONFIG)
         logging.getLogger("distributed").setLevel(logging.ERROR)
-        self._cluster = _start(workers, "GPU" if device.startswith("cuda") else "MODEL")
+        self._cluster = start_cluster(workers, "GPU" if device.startswith("cuda") else "MODEL")
         self._client = _connect(self._cluster or workers)
         try:
             self._client.wait_for_workers(1, timeout=WAIT_FOR_WORKERS_S)
@@ -147,8 +147,14 @@ def _connect(target: Any) -> Client:
         raise UsageError(f"no Dask scheduler answers at {target.address} ({error}); start it, or pass local") from error
 
 
-def _start(workers: Workers, model: str) -> Any:
-    """Return a cluster that was started, None for one that runs already."""
+def start_cluster(workers: Workers, model: str) -> Any:
+    """Return a cluster that was started, None for one that runs already.
+
+    Args:
+        workers: what to start.
+        model: name of the resource that owners of a device get, "GPU" or "MODEL".
+    """
+    dask.config.set(_CONFIG)
     if isinstance(workers, RunningCluster):
         return None
     if isinstance(workers, LocalProcesses):

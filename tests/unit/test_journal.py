@@ -55,10 +55,38 @@ def test_a_folder_with_foreign_files_is_never_touched(tmp_path):
 def test_a_finished_folder_is_recognised(tmp_path):
     folder = SlideFolder(tmp_path / "a")
     folder.open(KEY, overwrite=False)
-    folder.record_path.write_text(json.dumps({"status": "done", "run_key": dict(KEY.values)}))
+    (folder.path / "labels").mkdir()
+    (folder.path / "labels" / "0").write_bytes(b"12345")
+    record = {"status": "done", "run_key": dict(KEY.values), "files": {"labels": {"bytes": 5}}}
+    folder.record_path.write_text(json.dumps(record))
     assert folder.open(KEY, overwrite=False) is True
+    assert folder.is_done_with({"model": "classical"})
+    assert not folder.is_done_with({"model": "amasam-tiny"})
     folder.finish()
     assert not folder.work.exists()
+
+
+def test_a_finished_folder_that_lost_a_file_has_work_to_do(tmp_path):
+    folder = SlideFolder(tmp_path / "a")
+    folder.open(KEY, overwrite=False)
+    record = {"status": "done", "run_key": dict(KEY.values), "files": {"nuclei.parquet": {"bytes": 5}}}
+    folder.record_path.write_text(json.dumps(record))
+    assert not folder.is_done()
+    assert folder.open(KEY, overwrite=False) is False
+    assert not folder.record_path.exists()
+    assert folder.open(KEY, overwrite=False) is False
+
+
+def test_what_a_killed_run_left_half_written_is_swept(tmp_path):
+    folder = SlideFolder(tmp_path / "a")
+    folder.open(KEY, overwrite=False)
+    (folder.path / ".labels.ome.zarr.partial").mkdir()
+    (folder.work / "blocks" / ".000001.arrow.77.partial").write_bytes(b"half")
+    (folder.work / "blocks" / "000002.arrow").write_bytes(b"whole")
+    folder.open(KEY, overwrite=False)
+    left = sorted(path.name for path in folder.path.rglob("*") if path.is_file())
+    assert left == ["000002.arrow", "run-key.json"]
+    assert not (folder.path / ".labels.ome.zarr.partial").exists()
 
 
 def test_a_half_written_record_counts_as_unfinished(tmp_path):
