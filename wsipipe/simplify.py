@@ -13,7 +13,7 @@ Bounds are checked afterwards, not assumed:
   0.71 px: an outline within 0.5 px of every tip has to follow the stairs, and its perimeter is 3 to 6 % too long.)
 - Validity. All edges must keep their distance, so that no later rounding makes them cross (`clearance`).
 - Area. Within 2 % + 2 px of the traced area.
-A polygon that fails any of them is thinned without blur; if that fails too, it stays as traced.
+A polygon that fails any of them is tried with less blur, then with none; if all fail, it stays as traced.
 """
 
 import numpy as np
@@ -25,10 +25,11 @@ from wsipipe.course import blur, clamp, count_edges, expand, offset_to_area, rin
 from wsipipe.nuclei import Outlines
 
 TIP = 0.25  # work px that tips of stairs may lie farther away than the tolerance
-BLUR_PASSES = 2
+BLUR_PASSES = (2, 1, 0)  # the first that keeps all bounds is taken
 MAX_THINNING = 0.15  # work px, Douglas-Peucker tolerance of large outlines ...
 RELATIVE_THINNING = 0.012  # ... and of small ones, times sqrt(area): so small nuclei keep about 20 vertices
 AREA_ROUNDS = 2
+MAX_EDGES = 20_000  # pixel edges; a longer ring is no nucleus, and thinning may take quadratic time: it stays as traced
 MAX_AREA_ERROR = 0.02
 MAX_AREA_ERROR_PX = 2.0
 
@@ -63,7 +64,7 @@ def _simplify(
     stack = np.empty((longest + 3, 3), np.int64)
     for polygon in range(len(polygon_starts) - 1):
         rings = (polygon_starts[polygon], polygon_starts[polygon + 1])
-        for passes in (BLUR_PASSES, 0):
+        for passes in BLUR_PASSES:
             fine = _thin_polygon(coords, ring_starts, rings, work, stack, out, out_starts, (tolerance, passes))
             if fine:
                 break
@@ -117,6 +118,8 @@ def _thin_ring(
     corners, middles, blurred, spare = work[0], work[1], work[2], work[3]
     keep = stack[:, 2]
     n = expand(source, corners, middles)
+    if n > MAX_EDGES:
+        return 0
     area = ring_area(source)
     blur(middles, n, passes, blurred, spare)
     thinning = min(MAX_THINNING, RELATIVE_THINNING * np.sqrt(abs(area)))

@@ -126,3 +126,10 @@ def test_l0_coordinates_are_scaled_by_axis_and_rounded_to_a_hundredth():
     traced = trace(np.array([[1]], np.int32), 1, origin=(3, 7))
     frame = WorkFrame(100, 100, 0.25, 0.25, 1.2345, 2.0)
     assert to_l0(traced, frame).coords[0].tolist() == [3.70, 14.0]
+
+
+def test_a_region_far_larger_than_a_nucleus_stays_as_traced():
+    teeth = np.ones((101, 400), np.int32)
+    teeth[1:, 1::2] = 0
+    traced = trace(teeth, 1, origin=(0, 0))
+    assert np.array_equal(simplify(traced).coords, traced.coords)
