@@ -14,6 +14,7 @@ from torch import Tensor
 from amasam.model.amasam import AmaSam, ForwardOptions
 from amasam.model.hr_decoder import Ablation
 from amasam.postprocess import PostConfig, find_instances
+from wsipipe.errors import ModelError
 from wsipipe.grid import Sides
 from wsipipe.segmenter import InstanceWindow
 
@@ -136,6 +137,8 @@ class AmaSamSegmenter:
     def _forward(self, images: Tensor) -> Tensor:
         output = self._model(images, options=self.options)
         logits = torch.cat([output.fine, output.maps], dim=1).float()
+        if not logits.isfinite().all():  # as uint8 it would look like a result
+            raise ModelError(f"maps of {self.name} hold NaN or infinity; try fp32, or check the checkpoint")
         return logits.sigmoid_().mul_(255).round_().to(torch.uint8)
 
     def _autocast(self) -> AbstractContextManager[Any]:

@@ -10,6 +10,7 @@ from support_amasam import changed, run_recipe, write_project
 from amasam import entries
 from amasam.checkpoint import load_checkpoint
 from amasam.loading import describe_checkpoint, export_checkpoint, load_model
+from amasam.postprocess import PostConfig
 from amasam.predict import predict_maps
 from amasam.recipe import load_recipe
 from amasam.segmenter import AmaSamSegmenter, ModelFacts
@@ -161,3 +162,13 @@ def test_a_checkpoint_tells_what_it_holds(weights: Path) -> None:
     assert "foreground, distance, boundary" in text
     assert "drawn (2 images); other (3 images)" in text
     assert '"recipe_key"' in describe_checkpoint(weights, as_json=True)
+
+
+def test_maps_that_are_not_numbers_are_refused(weights: Path) -> None:
+    model, _ = load_checkpoint(weights)
+    with torch.no_grad():
+        next(model.hr_decoder.parameters()).fill_(torch.nan)
+    facts = ModelFacts(name="broken", mpp=0.25, sha256="0" * 64, licence="none", post=PostConfig())
+    segmenter = AmaSamSegmenter(model.eval(), facts, device="cpu", precision="fp32")
+    with pytest.raises(ModelError, match="broken hold NaN"):
+        segmenter.maps(noise(1, 256))
