@@ -90,7 +90,7 @@ def segment_slides(
         ref = SlideRef(folder, run, model, loaded.facts, loaded.device, loaded.budget, options.stain)
         return SlideProgress(number, job, ref, options, emit)
 
-    yield from _Dispatcher(pool, (begin(n, job) for n, job in enumerate(jobs)), loaded.budget).run()
+    yield from Dispatcher(pool, (begin(n, job) for n, job in enumerate(jobs)), loaded.budget).run()
 
 
 def _load(pool: Pool, model: ModelRef, options: RunOptions) -> ModelOnDevice:
@@ -105,7 +105,7 @@ def _load(pool: Pool, model: ModelRef, options: RunOptions) -> ModelOnDevice:
     raise RuntimeError(outcome.fault.reason)
 
 
-class _Dispatcher:
+class Dispatcher:
     """The slides in flight and their tasks."""
 
     def __init__(self, pool: Pool, slides: Iterator[SlideProgress], budget: Budget) -> None:

@@ -1,0 +1,52 @@
+import json
+from dataclasses import replace
+
+import pytest
+from support_runs import TOY, draw_discs, run
+
+from wsipipe.errors import UsageError
+from wsipipe.events import RunDone, RunStarted, SlideFailed
+from wsipipe.memory import block_window_px, share_memory
+from wsipipe.segmenter import facts_of
+
+GB = 2**30
+
+
+@pytest.fixture(scope="module")
+def slides(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("slides")
+    return [draw_discs(folder / f"{name}.tiff", 200, 150, seed=k) for k, name in enumerate("abc")]
+
+
+def test_fail_fast_stops_at_the_first_failure(slides, tmp_path):
+    summary, events = run(slides, tmp_path, workers=0, fail_fast=True, segmenter=replace(TOY, fail_at=1))
+    assert len(events.of(SlideFailed)) == 1
+    assert summary.exit_code == 1
+    assert "toy failure" in (tmp_path / "failed.csv").read_text()
+
+
+def test_a_broken_slide_among_good_ones_is_listed_and_the_rest_is_done(slides, tmp_path):
+    broken = slides[0].with_name("broken.tiff")
+    broken.write_bytes(b"II*\0 this is no slide")
+    summary, events = run([slides[0], broken, slides[1]], tmp_path, workers=2)
+    assert summary.exit_code == 1
+    assert {result.job.id for result in summary.results} == {"a", "b"}
+    assert events.of(RunDone)[0].failed == 1
+    assert "2 threads" in events.of(RunStarted)[0].workers
+    record = json.loads((tmp_path / "a" / "run.json").read_text())
+    assert record["peak_rss_bytes"] > 50 * 2**20
+    assert {"plan", "infer", "extract", "labels", "tables"} <= record["seconds"].keys()
+
+
+def test_memory_is_shared_out_and_more_of_it_means_more_at_once():
+    model = facts_of(replace(TOY, tile=1024, halo=64))
+    one = 40 * block_window_px(model)
+    budgets = [share_memory(limit, base=GB, threads=16, model=model) for limit in (3 * GB, 8 * GB, 64 * GB)]
+    slots = [budget.cpu_slots for budget in budgets]
+    assert slots == sorted(slots)
+    assert slots[-1] == 16
+    for limit, budget in zip((3 * GB, 8 * GB, 64 * GB), budgets, strict=True):
+        assert GB + budget.cpu_slots * one <= limit
+        assert budget.window_px >= block_window_px(model)
+    with pytest.raises(UsageError, match="pass --memory 2GB or more"):
+        share_memory(GB, base=GB // 2, threads=2, model=model)
