@@ -91,7 +91,9 @@ async def _visit(port: int, page: Path, width: int, dark: bool, run: tuple[str, 
     tab = _Tab(socket)
     for domain in ("Page", "Runtime", "Network", "Log"):
         await tab.call(f"{domain}.enable")
-    await tab.call("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=width < 600)
+    await tab.call(
+        "Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=width < 600
+    )
     scheme = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
     await tab.call("Emulation.setEmulatedMedia", features=scheme)
     await tab.call("Page.navigate", url=page.as_uri())

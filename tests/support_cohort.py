@@ -1,5 +1,6 @@
 """Finished slide folders with invented nuclei: statistics, reports and the Python interface need no more."""
 
+import json
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +12,6 @@ import shapely
 import support_nuclei
 
 from wsipipe.quality import CELL_SCHEMA, write_cells
-from wsipipe.runrecord import FileDigest
 from wsipipe.table import SCHEMA
 
 TISSUE_MM2 = 4.0
@@ -67,15 +67,13 @@ def invent_slide(out: Path, slide: str, spec: Invented, **changes: object) -> Pa
     """Write a finished slide folder with a table, cells and run.json; return it."""
     folder = out / slide
     folder.mkdir(parents=True)
-    geo = '{"version":"1.1.0","primary_column":"geometry","columns":{"geometry":{"encoding":"WKB","geometry_types":[],"crs":null}}}'
-    pq.write_table(invent_table(spec).replace_schema_metadata({"geo": geo}), folder / "nuclei.parquet", row_group_size=300)
+    column = {"encoding": "WKB", "geometry_types": [], "crs": None}
+    geo = json.dumps({"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": column}})
+    pq.write_table(
+        invent_table(spec).replace_schema_metadata({"geo": geo}), folder / "nuclei.parquet", row_group_size=300
+    )
     write_cells(folder / "quality.parquet", CELL_SCHEMA.empty_table())
     record = support_nuclei.make_record(folder, spec.n, ("nuclei.parquet",), flags=spec.flags, quality=QUALITY)
     size = {"l0_size": (SIDE_L0, SIDE_L0), "l0_mpp": (0.25, 0.25), "scale": (1.0, 1.0), "tissue_mm2": TISSUE_MM2}
     replace(record, **(size | {"slide_path": f"/slides/{slide}.svs"} | changes)).write(folder / "run.json")
     return folder
-
-
-def fake_digest(text: str) -> FileDigest:
-    """Return a digest that stands for other content."""
-    return FileDigest(1, text.ljust(64, "0"))
