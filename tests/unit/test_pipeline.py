@@ -11,6 +11,7 @@ from wsipipe.memory import Budget
 from wsipipe.pools import Outcome, SerialPool, Task, ThreadPool, run_task
 from wsipipe.slidelist import SlideJob
 
+JOB = SlideJob(Path("a.tiff"), "a", None)
 BUDGET = Budget(cpu_slots=2, open_slides=2, readers=1, window_px=10**9)
 
 
@@ -33,7 +34,7 @@ class FakeSlide:
     is_skipped: bool = False
     began: float = 0.0
     left: int = field(init=False)
-    job: SlideJob = SlideJob(Path("a.tiff"), "a", None)
+    job: SlideJob = JOB
 
     def __post_init__(self):
         self.left = self.blocks
