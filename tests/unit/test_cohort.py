@@ -12,17 +12,22 @@ import pandas as pd
 import polars as pl
 import pyarrow.parquet as pq
 import pytest
+import zarr
 from support_cohort import Invented, invent_slide
 
 from wsipipe import cohort as cohort_module
 from wsipipe import open_nuclei
 from wsipipe.cohort import EFFECTS_NAME, GROUPS_NAME, read_cohort, rebuild_cohort, write_cohort
+from wsipipe.demo import draw_slide
+from wsipipe.drawnslide import DemoSpec
 from wsipipe.effects import Effect
 from wsipipe.errors import OutputError
 from wsipipe.failures import Failure, read_failures
 from wsipipe.metadata import Metadata, read_metadata
 from wsipipe.options import RunOptions
+from wsipipe.runner import run_slides
 from wsipipe.runrecord import read_record
+from wsipipe.slidelist import list_slides
 
 SIZE, DENSITY = 1.4, 1.3  # factors between the groups
 PATIENT_SPREAD = 0.08  # standard deviation of a patient's log area and log number
@@ -193,3 +198,34 @@ def test_a_run_leaves_failures_and_its_record(tmp_path: Path) -> None:
     page = (tmp_path / "cohort.html").read_text(encoding="utf-8")
     assert "cannot be opened, as it says" in page
     assert "wsipipe run &#39;x y.svs&#39;" in page
+
+
+@pytest.mark.slow
+def test_twelve_drawn_slides_show_how_their_nuclei_were_drawn(tmp_path: Path) -> None:
+    truth, rows = [], ["slide,patient,group,reader"]
+    for k in range(12):
+        is_b = k % 2
+        spec = DemoSpec(1000, 1000, seed=100 + k, tissue=1, density=0.7 if is_b else 1.0, diameter=1.2 if is_b else 1.0)
+        drawn = draw_slide(tmp_path / f"s{k:02d}.svs", tmp_path / f"s{k:02d}.zarr", spec)
+        pixels = np.bincount(np.asarray(zarr.open_array(drawn.truth_path, mode="r")).ravel())[1:]
+        truth.append((pixels[pixels > 0].mean(), drawn.n_nuclei))
+        rows.append(f"s{k:02d},p{k},{'ab'[is_b]},{'xy'[k // 2 % 2]}")
+    table = tmp_path / "study.csv"
+    table.write_text("\n".join(rows), encoding="utf-8")
+    options = RunOptions(
+        out=tmp_path / "out", model="classical", workers=0, tissue="none", geojson_detail="none", metadata=table
+    )
+    slides = list_slides([str(tmp_path / f"s{k:02d}.svs") for k in range(12)], mpp=None)
+    assert run_slides(slides, options, lambda event: None).failures == ()
+    assert "group: b compared with a" in (tmp_path / "out" / "cohort.html").read_text(encoding="utf-8")
+    found = {(e.column, e.measurement): e for e in read_cohort(tmp_path / "out", read_metadata(table)).effects}
+    logs = np.log(truth)
+    ratios = np.exp(
+        logs[1::2].mean(axis=0) - logs[::2].mean(axis=0)
+    )  # about 1.23 (1.2 squared, less clipping) and 0.67
+    for measurement, ratio in zip(("area_um2_mean", "nuclei_per_mm2"), ratios, strict=True):
+        effect = found["group", measurement]
+        assert effect.ratio is not None
+        assert effect.ratio.covers(ratio)
+        assert not effect.ratio.covers(1.0)
+        assert found["reader", measurement].difference.covers(0.0)  # whoever read the slide changes nothing
