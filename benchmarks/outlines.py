@@ -81,7 +81,7 @@ def main() -> None:
     print(f"{n} nuclei in a {SIDE} px tile; polygons and all measurements")
     print(f"ours         {1e3 * fast:8.1f} CPU-ms, {1e6 * fast / n:7.1f} us per nucleus")
     print(
-        f"scikit-image {1e3 * slow:8.1f} CPU-ms, {1e6 * slow / n:7.1f} us per nucleus; ratio {slow / fast:.0f} (goal 30)"
+        f"scikit-image {1e3 * slow:8.1f} CPU-ms, {1e6 * slow / n:7.1f} us each; ratio {slow / fast:.0f} (goal 30)"
     )
     traced = trace(labels, n, origin=(0, 0))
     thinned = simplify(traced)
