@@ -8,6 +8,7 @@ tail in which the last slide's nuclei are cut out and written.
 """
 
 import argparse
+import itertools
 import tempfile
 import time
 from pathlib import Path
@@ -69,7 +70,7 @@ def main() -> None:
     calls = model.calls
     span = calls[-1][1] - calls[0][0]
     rate = len(calls) / span
-    gaps = sorted((after[0] - before[1] for before, after in zip(calls, calls[1:], strict=False)), reverse=True)
+    gaps = sorted((after[0] - before[1] for before, after in itertools.pairwise(calls)), reverse=True)
     print(f"bare loop          {bare:6.2f} tiles/s")
     print(f"pipeline           {rate:6.2f} tiles/s from first to last model call = {rate / bare:.1%} (goal {GOAL:.0%})")
     print(f"with start and end {len(calls) / wall:6.2f} tiles/s over {wall:.1f} s, {len(calls)} tiles")

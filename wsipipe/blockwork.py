@@ -67,10 +67,10 @@ def plan_to_folder(ref: SlideRef, job: SlideJob, options: RunOptions) -> Planned
         OutputError: its folder cannot be used.
     """
     folder = SlideFolder(ref.folder)
-    with open_slide(job.path, mpp=job.mpp) as slide:
-        has_known_mask = options.tissue in ("auto", "none") and not options.overwrite
-        if has_known_mask and folder.is_done_with(key_without_tissue(slide, ref.facts, options)):
-            folder.finish()
+    slide = open_slide(job.path, mpp=job.mpp)
+    is_kept = False
+    try:
+        if _is_done(folder, slide, ref, options):
             return read_record(folder.record_path)
         plan = plan_slide(slide, job, ref.facts, options)
         if folder.open(plan.key, overwrite=options.overwrite):
@@ -80,7 +80,22 @@ def plan_to_folder(ref: SlideRef, job: SlideJob, options: RunOptions) -> Planned
         save_plan(folder.plan_path, plan)
         tissue = frozenset(block.index for block in plan.blocks)
         blocks = tuple(_to_do(plan, block, tissue, folder) for block in plan.blocks)
-        return Planned(_planned_event(plan, slide, blocks), blocks)
+        event = _planned_event(plan, slide, blocks)
+        BENCH.keep(ref, slide)
+        is_kept = True
+        return Planned(event, blocks)
+    finally:
+        if not is_kept:
+            slide.close()
+
+
+def _is_done(folder: SlideFolder, slide: Slide, ref: SlideRef, options: RunOptions) -> bool:
+    """Whether an earlier run finished the slide; known without a look at its pixels where the mask is ours."""
+    has_known_mask = options.tissue in ("auto", "none") and not options.overwrite
+    if has_known_mask and folder.is_done_with(key_without_tissue(slide, ref.facts, options)):
+        folder.finish()
+        return True
+    return False
 
 
 def _to_do(plan: SlidePlan, block: Block, tissue: frozenset[int], folder: SlideFolder) -> BlockToDo:

@@ -88,6 +88,9 @@ class ModelLane:
             self.batch_size = max(1, min(self.batch_size, size))
 
 
+_Ahead = deque[tuple[Block, Tile, Future[NDArray[np.uint8]]]]  # tiles that are being read
+
+
 class Inference:
     """A lane with the reader and writer threads of one slide. Use as a context manager; several threads may `run`.
 
@@ -126,7 +129,7 @@ class Inference:
             ModelError: the model failed or returned something else than maps; names the block and its tiles.
         """
         tiles = ((block, tile) for block in blocks for tile in block.tiles)
-        ahead: deque[tuple[Block, Tile, Future[NDArray[np.uint8]]]] = deque()
+        ahead: _Ahead = deque()
         finishing: tuple[Block, BlockStats, list[Future[None]]] | None = None
         try:
             while self._fill(ahead, tiles, read_tile):
@@ -143,7 +146,7 @@ class Inference:
 
     def _fill(
         self,
-        ahead: deque[tuple[Block, Tile, Future[NDArray[np.uint8]]]],
+        ahead: _Ahead,
         tiles: Iterator[tuple[Block, Tile]],
         read_tile: ReadTile,
     ) -> bool:
@@ -152,13 +155,13 @@ class Inference:
             if following is None:
                 break
             block, tile = following
-            ahead.append((block, tile, self._readers.submit(read_tile, tile)))
+            ahead.append((block, tile, self._readers.submit(_read_channels, read_tile, tile)))
         return bool(ahead)
 
     def _infer_block(
         self,
         block: Block,
-        ahead: deque[tuple[Block, Tile, Future[NDArray[np.uint8]]]],
+        ahead: _Ahead,
         tiles: Iterator[tuple[Block, Tile]],
         read_tile: ReadTile,
         store: MapStore,
@@ -175,15 +178,16 @@ class Inference:
                 batch.append((tile, future.result()))
                 self._fill(ahead, tiles, read_tile)
             got = time.perf_counter()
-            results = self._run_batch([tile for tile, _ in batch], _channels_first([image for _, image in batch]))
+            done = self._run_batch([tile for tile, _ in batch], _stacked([image for _, image in batch]))
             model_s += time.perf_counter() - got
             wait_s += got - started
             left -= size
-            writes += [self._writer.submit(store.write, tile.core, maps) for tile, maps in results]
+            # Nothing else happens between two calls: who has the device keeps it, the other task waits ready.
+            writes += [self._writer.submit(_write_cores, self.segmenter, tiles, maps, store) for tiles, maps in done]
         return BlockStats(len(block.tiles), self.lane.batch_size, wait_s, model_s), writes
 
-    def _run_batch(self, tiles: list[Tile], images: NDArray[np.uint8]) -> list[tuple[Tile, NDArray[np.uint8]]]:
-        """Run (B, 3, S, S) images; on a full device run them in halves instead."""
+    def _run_batch(self, tiles: list[Tile], images: NDArray[np.uint8]) -> list[tuple[list[Tile], Any]]:
+        """Run (B, 3, S, S) images; on a full device run them in halves instead. Returns maps with their tiles."""
         try:
             output = self.lane.maps(self.segmenter, images)
         except StoppedError:
@@ -197,7 +201,8 @@ class Inference:
                 ) from error
             half = len(tiles) // 2
         else:
-            return _cut_cores(self.segmenter, tiles, output)
+            _check_maps(self.segmenter, tiles, output)
+            return [(tiles, output)]
         # Outside the handler: its traceback would keep the failed batch's tensors alive.
         self.lane.shrink(half)
         logger.warning("device out of memory: batch size is now %d", self.lane.batch_size)
@@ -205,13 +210,18 @@ class Inference:
         return self._run_batch(tiles[:half], images[:half]) + self._run_batch(tiles[half:], images[half:])
 
 
-def _channels_first(images: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
-    """Stack (S, S, 3) images to (B, 3, S, S)."""
-    out = np.empty((len(images), 3, *images[0].shape[:2]), np.uint8)
-    for channels, image in zip(out, images, strict=True):
-        for k in range(3):
-            cv2.extractChannel(image, k, channels[k])
+def _read_channels(read_tile: ReadTile, tile: Tile) -> NDArray[np.uint8]:
+    """Read a tile as (3, S, S)."""
+    image = read_tile(tile)
+    out = np.empty((3, *image.shape[:2]), np.uint8)
+    for k in range(3):
+        cv2.extractChannel(image, k, out[k])
     return out
+
+
+def _stacked(images: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    """Stack (3, S, S) images to (B, 3, S, S)."""
+    return images[0][None] if len(images) == 1 else np.stack(images)
 
 
 def _await_writes(block: Block, stats: BlockStats, writes: list[Future[None]]) -> tuple[Block, BlockStats]:
@@ -230,16 +240,20 @@ def _has_nan(output: Any) -> bool:
     return "float" in str(output.dtype) and bool((output != output).any())
 
 
-def _cut_cores(segmenter: Segmenter, tiles: list[Tile], output: Any) -> list[tuple[Tile, NDArray[np.uint8]]]:
-    """Keep each tile's core of (B, C, S, S) maps; cropping happens on the device, only cores travel."""
-    side, halo = segmenter.tile, segmenter.halo
-    expected = (len(tiles), len(segmenter.map_names), side, side)
+def _check_maps(segmenter: Segmenter, tiles: list[Tile], output: Any) -> None:
+    expected = (len(tiles), len(segmenter.map_names), segmenter.tile, segmenter.tile)
     if tuple(output.shape) != expected or "uint8" not in str(output.dtype):
         got = f"{tuple(output.shape)} {output.dtype}{' with NaN' if _has_nan(output) else ''}"
         raise _model_error(segmenter, tiles, ValueError(f"maps must be {expected} uint8, got {got}"))
+
+
+def _write_cores(segmenter: Segmenter, tiles: list[Tile], output: Any, store: MapStore) -> None:
+    """Store each tile's core of (B, C, S, S) maps; cropping happens on the device, only cores travel."""
+    side, halo = segmenter.tile, segmenter.halo
     cores = output[:, :, halo : side - halo, halo : side - halo]
     host = np.asarray(cores.cpu() if hasattr(cores, "cpu") else cores)
-    return [(tile, host[i, :, : tile.core.height, : tile.core.width]) for i, tile in enumerate(tiles)]
+    for maps, tile in zip(host, tiles, strict=True):
+        store.write(tile.core, maps[:, : tile.core.height, : tile.core.width])
 
 
 def _release_device_memory() -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from wsipipe.events import Sink
 from wsipipe.faults import Fault
+from wsipipe.loadedmodels import ModelRef
 from wsipipe.machine import device_name, rss_bytes
 from wsipipe.memory import Budget, share_memory
 from wsipipe.options import RunOptions
@@ -24,7 +25,7 @@ from wsipipe.runrecord import RunRecord
 from wsipipe.segmenter import ModelFacts, facts_of
 from wsipipe.slidelist import SlideJob
 from wsipipe.slideprogress import SlideProgress, release
-from wsipipe.slidework import BENCH, ModelRef, SlideRef
+from wsipipe.slidework import BENCH, SlideRef
 
 logger = logging.getLogger(__name__)
 

@@ -12,13 +12,14 @@ from wsipipe.events import RunDone, RunStarted, Sink, SlideDone, SlideFailed
 from wsipipe.failures import Failure
 from wsipipe.faults import explain
 from wsipipe.journal import locked
+from wsipipe.loadedmodels import ModelRef
 from wsipipe.memory import LANE_TASKS
 from wsipipe.options import RunOptions
 from wsipipe.pipeline import SlideFault, SlideResult, segment_slides
 from wsipipe.pools import Pool, SerialPool, ThreadPool
 from wsipipe.segmenter import Segmenter
 from wsipipe.slidelist import SlideList
-from wsipipe.slidework import BENCH, ModelRef
+from wsipipe.slidework import BENCH
 
 logger = logging.getLogger(__name__)
 

@@ -1,13 +1,11 @@
-"""What a worker process keeps open between tasks: models, slides and stores.
+"""What a worker process keeps open between tasks: slides and their stores.
 
-Tasks carry references (`ModelRef`, `SlideRef`); the first task that needs the thing opens it, later ones share it. A
+Tasks carry a `SlideRef`; the first task that needs the thing opens it, later ones share it. A
 slide stays open until it is released, or until so many others are open that the longest unused one is closed.
 """
 
 import contextlib
-import pickle
 import threading
-import uuid
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,34 +18,17 @@ from numpy.typing import NDArray
 
 from wsipipe.frames import WorkFrame
 from wsipipe.grid import Block, Tile
-from wsipipe.infer import Inference, ModelLane, choose_batch_size
+from wsipipe.infer import Inference
 from wsipipe.journal import SlideFolder
+from wsipipe.loadedmodels import ModelRef, Models
 from wsipipe.maps import MapStore
 from wsipipe.memory import Budget
-from wsipipe.options import resolve_device
-from wsipipe.segmenter import ModelFacts, Segmenter, load_segmenter
-from wsipipe.slide import open_slide
+from wsipipe.segmenter import ModelFacts, Segmenter
+from wsipipe.slide import Slide, open_slide
 from wsipipe.slideplan import load_plan, read_tile, sample_tiles
 from wsipipe.stain import QUPATH_HE, StainVectors, estimate_macenko
 
 EXTRACT_HALO_UM = 32.0  # context around a block when its nuclei are cut out: about four nucleus diameters
-
-
-@dataclass(frozen=True, slots=True)
-class ModelRef:
-    """Which model a worker is to load.
-
-    Attributes:
-        model: name or weights file.
-        device: "auto", "cpu" or "cuda[:N]"; "auto" is what the worker has.
-        batch_size: tiles per call, None to choose.
-        pickled: the model itself, for one that was handed over loaded; where it stays in its process, any bytes.
-    """
-
-    model: str
-    device: str
-    batch_size: int | None = None
-    pickled: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,13 +66,13 @@ def first_halo(frame: WorkFrame) -> int:
 class SlideWork:
     """An open slide with its plan and stores; safe to use from several threads."""
 
-    def __init__(self, ref: SlideRef, models: "Models") -> None:
-        """Open the slide of a plan that lies in its folder."""
+    def __init__(self, ref: SlideRef, models: "Models", slide: Slide | None = None) -> None:
+        """Open the slide of a plan that lies in its folder, or take it over if it is open."""
         self.ref = ref
         self.facts = ref.facts
         self.folder = SlideFolder(ref.folder)
         self.plan = load_plan(self.folder.plan_path)
-        self.slide = open_slide(self.plan.job.path, mpp=self.plan.job.mpp)
+        self.slide = slide or open_slide(self.plan.job.path, mpp=self.plan.job.mpp)
         self.store = MapStore.open(self.folder.maps_path)
         self._blocks = {block.index: block for block in self.plan.blocks}
         self._models = models
@@ -135,6 +116,11 @@ class SlideWork:
         changed = {name: value for name, value in fitted.items() if plain.get(name) != value}
         return {**self.facts.parameters, **changed}
 
+    def prepare(self) -> None:
+        """Fit the model to the slide now."""
+        with self._lock:
+            self._segmenter  # noqa: B018 - computed on first access
+
     def read_tile(self, tile: Tile) -> NDArray[np.uint8]:
         """Read a tile with its halo, uint8 (S, S, 3)."""
         return read_tile(self.slide, self.plan.frame, tile)
@@ -162,67 +148,24 @@ class SlideWork:
     @cached_property
     def _inference(self) -> Inference:
         lane = self._models.lane(self.ref.model)
-        return Inference(lane, lane.segmenter.fitted(self._sample), readers=self.ref.budget.readers)
+        is_same = lane.segmenter is self._models.segmenter(self.ref.model)
+        fitted = self._segmenter if is_same else lane.segmenter.fitted(self._sample)
+        return Inference(lane, fitted, readers=self.ref.budget.readers)
 
 
-class Models:
-    """Every model that this process has loaded, each once."""
+class _Held:
+    """A slide that is open or being opened."""
 
     def __init__(self) -> None:
-        """Begin without models."""
-        self._lock = threading.Lock()
-        self._lanes: dict[ModelRef, ModelLane] = {}
-        self._twins: dict[ModelRef, Segmenter] = {}
+        self.users = 0
+        self.work: SlideWork | None = None
+        self.opening = threading.Lock()
 
-    def lane(self, ref: ModelRef) -> ModelLane:
-        """Return the model on its device, with a batch size; load it if this process has not."""
-        with self._lock:
-            if ref not in self._lanes:
-                device = resolve_device(ref.device)
-                segmenter = _load(ref, device)
-                batch_size = ref.batch_size or choose_batch_size(segmenter, device)
-                self._lanes[ref] = ModelLane(segmenter, batch_size=batch_size, device=device)
-            return self._lanes[ref]
-
-    def hold(self, segmenter: Segmenter, device: str, batch_size: int | None, *, travels: bool) -> ModelRef:
-        """Take over a loaded model; travels: other processes will ask for it, so that it must be picklable."""
-        if travels:
-            return ModelRef(segmenter.name, device, batch_size, pickle.dumps(segmenter))
-        ref = ModelRef(segmenter.name, device, batch_size, uuid.uuid4().bytes)
-        with self._lock:
-            size = batch_size or choose_batch_size(segmenter, device)
-            self._lanes[ref] = ModelLane(segmenter, batch_size=size, device=device)
-        return ref
-
-    def segmenter(self, ref: ModelRef) -> Segmenter:
-        """Return the model for what needs no device; a process that has not got it there loads it without one."""
-        with self._lock:
-            if ref in self._lanes:
-                return self._lanes[ref].segmenter
-            if ref not in self._twins:
-                self._twins[ref] = _load(ref, "cpu")
-            return self._twins[ref]
-
-    def stop(self) -> None:
-        """Let no model be called any more; tasks that wait for one fail."""
-        with self._lock:
-            for lane in self._lanes.values():
-                lane.stopped.set()
-            self._lanes.clear()
-            self._twins.clear()
-
-
-def _load(ref: ModelRef, device: str) -> Segmenter:
-    if ref.pickled:
-        segmenter: Segmenter = pickle.loads(ref.pickled)
-        return segmenter
-    return load_segmenter(ref.model, device=device)
-
-
-@dataclass(slots=True)
-class _Held:
-    work: SlideWork
-    users: int = 0
+    def get(self, ref: SlideRef, models: Models) -> SlideWork:
+        with self.opening:
+            if self.work is None:
+                self.work = SlideWork(ref, models)
+            return self.work
 
 
 class Workbench:
@@ -244,42 +187,56 @@ class Workbench:
     def opened(self, ref: SlideRef) -> Iterator[SlideWork]:
         """Lend an open slide; it is not closed while it is lent."""
         with self._lock:
-            if ref not in self._held:
-                self._held[ref] = _Held(SlideWork(ref, self.models))
-            held = self._held[ref]
+            held = self._held.setdefault(ref, _Held())
             self._held.move_to_end(ref)
             held.users += 1
         try:
-            yield held.work
+            yield held.get(ref, self.models)
         finally:
             with self._lock:
                 held.users -= 1
                 surplus = self._surplus(ref.budget.open_slides)
-            for work in surplus:
-                work.close()
+            _close(surplus)
+
+    def keep(self, ref: SlideRef, slide: Slide) -> None:
+        """Take over a slide that was opened for planning, and look at what a model may have to be fitted to.
+
+        The tasks that follow here find both ready, so that the model need not wait for them.
+        """
+        held = _Held()
+        held.work = SlideWork(ref, self.models, slide)
+        with self._lock:
+            self._held[ref] = held
+        with self.opened(ref) as work:
+            work.prepare()
 
     def release(self, ref: SlideRef) -> None:
-        """Close a slide that no task will ask for again, as soon as nobody uses it."""
+        """Close a slide that no task will ask for again, unless somebody still uses it."""
         with self._lock:
             held = self._held.get(ref)
             if held is None or held.users:
                 return
             del self._held[ref]
-        held.work.close()
+        _close([held])
 
     def close(self) -> None:
         """Close everything that nobody uses."""
         self.models.stop()
         with self._lock:
             surplus = self._surplus(0)
-        for work in surplus:
-            work.close()
+        _close(surplus)
 
-    def _surplus(self, limit: int) -> list[SlideWork]:
+    def _surplus(self, limit: int) -> list[_Held]:
         """Take the longest unused slides out until no more than limit are open."""
         idle = [ref for ref, held in self._held.items() if not held.users]
         taken = idle[: max(0, len(self._held) - limit)]
-        return [self._held.pop(ref).work for ref in taken]
+        return [self._held.pop(ref) for ref in taken]
+
+
+def _close(taken: list[_Held]) -> None:
+    for held in taken:
+        if held.work is not None:
+            held.work.close()
 
 
 BENCH = Workbench()  # of this process: what is open cannot travel with a task
