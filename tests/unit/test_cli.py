@@ -52,9 +52,10 @@ def test_run_makes_a_folder_that_verifies_and_a_second_run_does_nothing(wsipipe,
     assert code == 0
     assert "already done" in err
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
-    code, out, _ = wsipipe("verify", folder)
-    assert code == 0
-    assert out.startswith("ok")
+    for asked in ([folder], [tmp_path], sorted(path for path in tmp_path.iterdir() if path.is_dir())):
+        code, out, _ = wsipipe("verify", *asked)
+        assert code == 0
+        assert out == f"ok {folder}\n"
 
 
 def test_each_bad_input_is_one_line_and_the_other_slides_are_done(wsipipe, slide, tmp_path):
