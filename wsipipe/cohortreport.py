@@ -104,7 +104,7 @@ def write_cohort_report(path: Path, page: CohortPage) -> None:
         "notes": list(_notes(page)),
         "method": method_words(page.metadata, page.effects) if page.metadata else [],
         "comparisons": list(_comparisons(page)),
-        "charts": [_chart(page.rows, column) for column in COMPARED_SLIDES] if len(page.rows) > 2 else [],
+        "charts": [_chart(page.rows, column) for column in COMPARED_SLIDES] if len(page.rows) >= MIN_SLIDES else [],
         "outliers": list(unlike_others(page.rows)),
         "columns": columns,
         "rows": [_table_row(row, page.metadata) for row in page.rows],

@@ -115,7 +115,7 @@ def draw_field(
     polygons = shapely.from_wkb(_geometry(file, rows))
     odd, poor = (nuclei[name].take(pa.array(rows)).to_numpy() for name in ("is_outlier", "in_artefact"))
     for chosen, colour in ((~odd & ~poor, PLAIN), (poor & ~odd, ARTEFACT), (odd, OUTLIER)):
-        outlines = _to_outlines(polygons[chosen], (frame.scale_x, frame.scale_y))
+        outlines = to_outlines(polygons[chosen], (frame.scale_x, frame.scale_y))
         image = draw_outlines(image, outlines, colour, origin=(box.x0, box.y0))
     return image
 
@@ -140,7 +140,8 @@ def _geometry(file: pq.ParquetFile, rows: NDArray[np.int64]) -> NDArray[np.objec
     return np.array(found, dtype=object)
 
 
-def _to_outlines(polygons: NDArray[np.object_], scale: tuple[float, float]) -> Outlines:
+def to_outlines(polygons: NDArray[np.object_], scale: tuple[float, float]) -> Outlines:
+    """Return shapely polygons as outlines, their coordinates divided by scale (x, y)."""
     if not len(polygons):
         return Outlines(np.zeros((0, 2)), np.zeros(1, np.int64), np.zeros(1, np.int64))
     _, coords, (ring_starts, polygon_starts) = shapely.to_ragged_array(polygons)

@@ -118,7 +118,7 @@ class NucleiTableWriter:
         names = [name for name in SCHEMA.names if name not in ("geometry", "uuid")]
         options = {"compression": "zstd", "compression_level": 3, "write_statistics": names}
         self._writer = self._stack.enter_context(
-            pq.ParquetWriter(partial, SCHEMA, use_dictionary=["class_name"], **options)
+            pq.ParquetWriter(partial, _WITH_GEO, use_dictionary=["class_name"], **options)
         )
         return self
 
@@ -165,17 +165,25 @@ class NucleiTableWriter:
         self._pending = [rows.slice(stop).combine_chunks()] if stop < held else []
 
     def _geo(self) -> str:
-        """Return the `geo` metadata of GeoParquet 1.1; crs null: coordinates are pixels, not places on Earth."""
-        column: dict[str, object] = {
-            "encoding": "WKB",
-            "geometry_types": ["Polygon"] if self._rows else [],
-            "crs": None,
-            "orientation": "counterclockwise",
-            "edges": "planar",
-        }
-        if self._rows:
-            column["bbox"] = [float(value) for value in self._bounds]
-        return json.dumps({"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": column}})
+        if not self._rows:
+            return _geo_text()
+        return _geo_text(geometry_types=["Polygon"], bbox=[float(value) for value in self._bounds])
+
+
+def _geo_text(**known: object) -> str:
+    """Return the `geo` metadata of GeoParquet 1.1; crs null: coordinates are pixels, not places on Earth."""
+    column: dict[str, object] = {
+        "encoding": "WKB",
+        "geometry_types": [],
+        "crs": None,
+        "orientation": "counterclockwise",
+        "edges": "planar",
+    }
+    return json.dumps({"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": column | known}})
+
+
+# Of a dataset of many files geopandas sees the Arrow schema only, so it carries what is true of every file.
+_WITH_GEO = SCHEMA.with_metadata({"geo": _geo_text()})
 
 
 def final_columns(table: pa.Table, names: list[str]) -> pa.Table:
