@@ -8,6 +8,8 @@ starting. A worker that dies is replaced and what it was doing runs again elsewh
 import importlib
 import itertools
 import logging
+import math
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -24,6 +26,7 @@ from wsipipe.pools import Kind, Outcome, Task, run_task
 logger = logging.getLogger(__name__)
 
 WAIT_FOR_WORKERS_S = 600.0
+ASK_EVERY_S = 2.0
 CLOSE_S = 3.0  # patience with workers when a run is stopped
 DEATHS = 3  # workers that may die of one task before its slide is given up
 EXTRAS = {"dask_jobqueue": "dask-jobqueue", "dask_cuda": "dask-cuda"}
@@ -61,6 +64,8 @@ class DaskPool:
         logging.getLogger("distributed").setLevel(logging.ERROR)
         self._cluster = start_cluster(workers, "GPU" if device.startswith("cuda") else "MODEL")
         self._client = _connect(self._cluster or workers)
+        self._asked = -math.inf
+        self._known: Mapping[str, Any] = {}
         try:
             self._client.wait_for_workers(1, timeout=WAIT_FOR_WORKERS_S)
             self._needs = self._choose_needs(device)
@@ -77,8 +82,11 @@ class DaskPool:
         return f"{len(self._workers())} worker processes, dashboard {self._client.dashboard_link}"
 
     def _workers(self) -> Mapping[str, Any]:
-        found: Mapping[str, Any] = self._client.scheduler_info(n_workers=-1)["workers"]
-        return found
+        """Return what the scheduler knows of each worker; asked anew every few seconds, since workers come and go."""
+        if time.monotonic() - self._asked > ASK_EVERY_S:
+            self._known = self._client.scheduler_info(n_workers=-1)["workers"]
+            self._asked = time.monotonic()
+        return self._known
 
     def _choose_needs(self, device: str) -> dict[Kind, dict[str, float]]:
         """Return what a task of each kind takes of a worker's resources."""
