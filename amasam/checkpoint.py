@@ -11,9 +11,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from amasam.build import build_model, config_from_table, file_sha256, load_base
+from amasam.download import find_base
 from amasam.model.amasam import AmaSam
 from amasam.model.config import ModelConfig
-from amasam.model.stages import is_adaptation, trains_in_ama
+from amasam.model.stages import trains_in_ama
 from wsipipe.errors import CheckpointError, UsageError
 
 FORMAT = "amasam"
@@ -100,7 +101,8 @@ def load_checkpoint(path: Path, *, base: Path | None = None) -> tuple[AmaSam, Ch
 
     Args:
         path: the file.
-        base: SAM's file, for a checkpoint that holds only what was trained on top of it.
+        base: SAM's file, for a checkpoint that holds only what was trained on top of it; None looks for it in the
+            cache, then beside the checkpoint.
 
     Raises:
         CheckpointError: the file is missing, corrupt, of another format version, or for another base.
@@ -108,7 +110,7 @@ def load_checkpoint(path: Path, *, base: Path | None = None) -> tuple[AmaSam, Ch
     info = read_info(path)
     model = build_model(info.config)
     if info.base_sha256 is not None:
-        _load_named_base(model, info.base_sha256, base, path)
+        _load_named_base(model, info.base_sha256, base or find_base(info.config.encoder, path))
     tensors = _read_tensors(path)
     wanted = _names(model, base=info.base_sha256, training_parts=info.has_training_parts)
     own = model.state_dict()
@@ -117,25 +119,6 @@ def load_checkpoint(path: Path, *, base: Path | None = None) -> tuple[AmaSam, Ch
             raise CheckpointError(f"weights do not fit their own configuration (at {name}): {path}")
     model.load_state_dict(tensors, strict=False)
     return model, info
-
-
-def load_weights(model: AmaSam, path: Path) -> None:
-    """Start a model from a self-contained checkpoint of a smaller one, e.g. of pre-training without adapters.
-
-    What the file lacks must be AMA-SAM's own (adapters, heads) and keeps its start; the rest must fit.
-
-    Raises:
-        CheckpointError: the file is unusable, or of a model that does not fit.
-    """
-    info = read_info(path)
-    if info.base_sha256 is not None:
-        raise CheckpointError(f"weights to start from must be self-contained, these need a base: {path}")
-    tensors, own = _read_tensors(path), model.state_dict()
-    lacking = [name for name in own if name not in tensors and not is_adaptation(name)]
-    strange = [name for name in tensors if name not in own or own[name].shape != tensors[name].shape]
-    if lacking or strange:
-        raise CheckpointError(f"weights do not fit this model (at {(lacking + strange)[0]}): {path}")
-    model.load_state_dict(tensors, strict=False)
 
 
 def read_info(path: Path) -> CheckpointInfo:
@@ -162,15 +145,6 @@ def read_info(path: Path) -> CheckpointInfo:
         raise CheckpointError(f"checkpoint metadata is damaged ({error}): {path}") from error
 
 
-def is_checkpoint(path: Path) -> bool:
-    """Whether a file is a readable checkpoint of this package."""
-    try:
-        read_info(path)
-    except CheckpointError:
-        return False
-    return True
-
-
 def _read_metadata(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise CheckpointError(f"no such weights file: {path}")
@@ -195,10 +169,8 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
         raise CheckpointError(f"weights file is corrupt ({error}): {path}") from error
 
 
-def _load_named_base(model: AmaSam, sha256: str, base: Path | None, path: Path) -> None:
+def _load_named_base(model: AmaSam, sha256: str, base: Path) -> None:
     """Load the base file after checking that it is the one that the checkpoint was trained on."""
-    if base is None:
-        raise CheckpointError(f"these weights need the SAM file with SHA-256 {sha256}; name it with --base: {path}")
     if not base.is_file():
         raise CheckpointError(f"no such base weights file: {base}")
     found = file_sha256(base)

@@ -51,7 +51,7 @@ def train(
     """Train a recipe; interrupted at any moment, the same command continues it."""
     from dataclasses import replace
 
-    from amasam.progressbar import Stopper, show_training
+    from amasam.progressbar import Stopper, show_download, show_training
     from amasam.recipe import load_recipe
     from amasam.train import train as run_training
     from amasam.trainrun import RunOptions, leave_processes, prepare_run
@@ -73,13 +73,27 @@ def train(
         max_minutes=max_minutes,
         device=_device(device),
     )
-    run = prepare_run(config, out, options)
+    with show_download("SAM's weights") as show_bytes:
+        run = prepare_run(config, out, options, on_download=show_bytes)
     with show_training(run.progress.step, run.schedule.steps, is_shown=run.process.is_first) as show, Stopper() as stop:
         is_finished = run_training(run, options, on_step=show, should_stop=stop)
     leave_processes()
     if run.process.is_first:
         where = "finished" if is_finished else "stopped; the same command continues"
         typer.echo(f"{out}: {run.progress.step} of {run.schedule.steps} steps, {where}", err=True)
+
+
+@app.command()
+def fetch_base(
+    encoder: Annotated[str, typer.Argument(help="vit_b, vit_l, vit_h or tiny_vit.")],
+    verbose: VerboseOption = False,
+) -> None:
+    """Download SAM's official weights of an encoder into the cache, unless they are there; print their path."""
+    from amasam.download import fetch_base
+    from amasam.progressbar import show_download
+
+    with show_download("SAM's weights") as show:
+        typer.echo(fetch_base(encoder, progress=show))
 
 
 @app.command()

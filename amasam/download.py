@@ -1,6 +1,7 @@
 """The official weights that AMA-SAM can start from: where they are, and fetching them once into a cache."""
 
 import hashlib
+import os
 import urllib.error
 import urllib.request
 from collections.abc import Callable
@@ -57,6 +58,30 @@ def default_cache() -> Path:
     return Path.home() / ".cache" / "amasam"
 
 
+def find_base(encoder: str, checkpoint: Path, *, cache: Path | None = None) -> Path:
+    """Return where SAM's file for a checkpoint lies: in the cache, else beside the checkpoint; uses no network.
+
+    Args:
+        encoder: of the checkpoint.
+        checkpoint: that was trained on top of SAM's file.
+        cache: folder; `default_cache()` if None.
+
+    Raises:
+        CheckpointError: it lies in neither place.
+    """
+    if encoder not in BASE_WEIGHTS:
+        raise CheckpointError(f"these weights need the SAM file that they were trained on: {checkpoint}")
+    weights = BASE_WEIGHTS[encoder]
+    places = ((cache or default_cache()) / weights.file, checkpoint.with_name(weights.file))
+    for place in places:
+        if place.is_file():
+            return place
+    raise CheckpointError(
+        f"these weights need SAM's {weights.file}; run `amasam fetch-base {encoder}`, or put {weights.url} "
+        f"at {places[0]} or {places[1]}: {checkpoint}"
+    )
+
+
 def fetch_base(encoder: str, *, cache: Path | None = None, progress: Progress | None = None) -> Path:
     """Return the path of an encoder's official weights, downloading them on first use.
 
@@ -85,7 +110,7 @@ def fetch_base(encoder: str, *, cache: Path | None = None, progress: Progress | 
 def _download(weights: BaseWeights, place: Path, progress: Progress | None) -> None:
     """Write the file beside its place, check it, then move it there."""
     place.parent.mkdir(parents=True, exist_ok=True)
-    partial = place.with_name(place.name + ".partial")
+    partial = place.with_name(f"{place.name}.{os.getpid()}.partial")  # other processes may fetch it, too
     try:
         with urllib.request.urlopen(weights.url, timeout=TIMEOUT_S) as response, partial.open("wb") as target:
             found = _copy(response, target, progress)

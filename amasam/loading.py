@@ -6,7 +6,6 @@ from pathlib import Path
 
 from amasam.build import file_sha256
 from amasam.checkpoint import CheckpointInfo, load_checkpoint, read_info, save_checkpoint
-from amasam.download import BASE_WEIGHTS, default_cache
 from amasam.postprocess import PostConfig
 from amasam.recipe import config_from_table
 from amasam.segmenter import AmaSamSegmenter, ModelFacts, Precision, best_precision
@@ -25,7 +24,7 @@ def load_model(path: Path, *, name: str, device: str, precision: Precision | Non
     Raises:
         CheckpointError: the file is missing, corrupt, or needs a SAM file that is not in its place.
     """
-    model, info = load_checkpoint(path, base=_base_in_cache(path))
+    model, info = load_checkpoint(path)
     model = model.fuse().to(device)
     model.requires_grad_(requires_grad=False)
     facts = ModelFacts(
@@ -45,14 +44,6 @@ def stored_post(info: CheckpointInfo) -> PostConfig:
     return config_from_table(PostConfig, dict(info.facts.training.get("post", {})), "post-processing of the checkpoint")
 
 
-def _base_in_cache(path: Path) -> Path | None:
-    """Return SAM's file for a checkpoint that was trained on top of it, where it would be; None if it needs none."""
-    info = read_info(path)
-    if info.base_sha256 is None or info.config.encoder not in BASE_WEIGHTS:
-        return None
-    return default_cache() / BASE_WEIGHTS[info.config.encoder].file
-
-
 def export_checkpoint(source: Path, target: Path, post_file: Path | None) -> str:
     """Write a checkpoint to ship: float16, without discriminator and auxiliary head, with tuned post-processing.
 
@@ -64,7 +55,7 @@ def export_checkpoint(source: Path, target: Path, post_file: Path | None) -> str
     Returns:
         SHA-256 of the target.
     """
-    model, info = load_checkpoint(source, base=_base_in_cache(source))
+    model, info = load_checkpoint(source)
     training = dict(info.facts.training)
     if post_file is not None:
         training["post"] = _read_post(post_file, info.sha256).as_table()

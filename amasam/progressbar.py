@@ -4,13 +4,23 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 
 from amasam.imagefile import list_images
 from amasam.train import Status
@@ -90,6 +100,23 @@ def show_count(what: str) -> Iterator[Callable[[str], None]]:
     with _bar() as progress:
         task = progress.add_task(what, total=None, text="")
         yield lambda text: progress.update(task, advance=1, text=text)
+
+
+@contextmanager
+def show_download(what: str) -> Iterator[Callable[[int, int], None]]:
+    """Yield a function of bytes done and in all (0 = unknown); the bar appears with its first call."""
+    columns = (TextColumn(what), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    bar = Progress(*columns, console=Console(stderr=True))
+    tasks: list[TaskID] = []
+    with ExitStack() as stack:
+
+        def show(done: int, total: int) -> None:
+            if not tasks:
+                stack.enter_context(bar)
+                tasks.append(bar.add_task(what, total=total or None))
+            bar.update(tasks[0], completed=done)
+
+        yield show
 
 
 class _Lines:

@@ -12,6 +12,7 @@ from amasam import rundir
 from amasam.build import ModelConfig, build_model, load_base, preset
 from amasam.checkpoint import load_checkpoint
 from amasam.data.sampler import CropSampler
+from amasam.download import Progress as DownloadProgress
 from amasam.download import fetch_base
 from amasam.model.amasam import AmaSam
 from amasam.model.stages import is_adaptation, trainable_parameters
@@ -93,8 +94,16 @@ class Run:
     settings: StepSettings
 
 
-def prepare_run(config: TrainConfig, out: Path, options: RunOptions) -> Run:
+def prepare_run(
+    config: TrainConfig, out: Path, options: RunOptions, *, on_download: DownloadProgress | None = None
+) -> Run:
     """Build a run, or bring it back to its resume point.
+
+    Args:
+        config: the recipe.
+        out: folder of the run.
+        options: how and where it is run.
+        on_download: told about every chunk of SAM's weights, in the process that fetches them.
 
     Raises:
         OutputError: the folder holds a run and resume is "never".
@@ -108,7 +117,7 @@ def prepare_run(config: TrainConfig, out: Path, options: RunOptions) -> Run:
         raise OutputError(f"folder holds a training run; use --resume auto or another --out: {out}")
     data = load_training_data(config.data, options.descriptions, options.data_root)
     torch.manual_seed(config.seed)
-    model = _make_model(config).to(device)
+    model = _make_model(config, process, on_download).to(device)
     sampler = make_sampler(config, data.sets, model.config.instance_maps)
     n_images = sampler.n_images
     schedule = Schedule(
@@ -154,17 +163,26 @@ def training_stage(config: TrainConfig) -> Literal["pretrain", "ama", "finetune"
     return "finetune" if config.stage == "ama" and config.trainable == "all" else config.stage
 
 
-def _make_model(config: TrainConfig) -> AmaSam:
+def _make_model(config: TrainConfig, process: Process, on_download: DownloadProgress | None) -> AmaSam:
     """Build the model, on SAM's weights or from a checkpoint where asked for, with the right parameters frozen."""
     model = build_model(model_config(config))
     if config.base:
-        load_base(model, fetch_base(model.config.encoder) if config.base == "official" else Path(config.base))
+        is_official = config.base == "official"
+        load_base(model, fetch_once(model.config.encoder, process, on_download) if is_official else Path(config.base))
     if config.init:
         start_from(model, Path(config.init))
     trainable_parameters(model, training_stage(config))
     if not config.optim.channels_last:
         model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     return model
+
+
+def fetch_once(encoder: str, process: Process, on_download: DownloadProgress | None) -> Path:
+    """Return SAM's file of an encoder; the first process fetches it where it is missing, the others wait for that."""
+    place = fetch_base(encoder, progress=on_download) if process.is_first else None
+    if process.world > 1:
+        torch.distributed.barrier()
+    return place or fetch_base(encoder)
 
 
 def start_from(model: AmaSam, path: Path) -> None:

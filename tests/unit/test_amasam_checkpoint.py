@@ -5,16 +5,16 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from amasam import download
 from amasam.build import build_model, load_base, preset
 from amasam.checkpoint import (
     FORMAT,
     Facts,
-    is_checkpoint,
     load_checkpoint,
-    load_weights,
     read_info,
     save_checkpoint,
 )
+from amasam.download import BaseWeights
 from amasam.model.stages import is_adaptation
 from wsipipe.errors import CheckpointError
 
@@ -132,6 +132,23 @@ def test_a_wrong_or_missing_base_is_refused(tmp_path, based):
         assert "\n" not in str(caught.value)
 
 
+def test_sams_file_is_found_in_the_cache_or_beside_the_checkpoint(tmp_path, based, monkeypatch):
+    path, sam = tmp_path / "ama.safetensors", tmp_path / "sam.pth"
+    save_checkpoint(path, based, FACTS)
+    monkeypatch.setattr(download, "default_cache", lambda: tmp_path / "cache")
+    monkeypatch.setitem(download.BASE_WEIGHTS, "vit", BaseWeights("sam.pth", "https://example.org/sam.pth", "0"))
+    assert torch.equal(maps(load_checkpoint(path)[0]), maps(based))
+    (tmp_path / "cache").mkdir()
+    cached = sam.rename(tmp_path / "cache" / "sam.pth")
+    assert torch.equal(maps(load_checkpoint(path)[0]), maps(based))
+    cached.unlink()
+    with pytest.raises(CheckpointError) as caught:
+        load_checkpoint(path)
+    for wanted in ("https://example.org/sam.pth", str(cached), str(sam), "amasam fetch-base vit", "ama.safetensors"):
+        assert wanted in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
 def test_an_unknown_format_version_is_refused(tmp_path, model):
     path = tmp_path / "model.safetensors"
     save_checkpoint(path, model, FACTS)
@@ -176,25 +193,6 @@ def test_corrupt_foreign_and_missing_files_are_refused_in_one_line(tmp_path, mod
             load_checkpoint(tmp_path / name)
         assert "\n" not in str(caught.value)
         assert name in str(caught.value)
-        assert not is_checkpoint(tmp_path / name)
-    assert is_checkpoint(path)
-
-
-def test_pretrained_weights_start_a_model_with_adapters(tmp_path):
-    torch.manual_seed(0)
-    small = build_model(preset("test", adapters=False))
-    save_checkpoint(tmp_path / "pre", small, FACTS, training_parts=False)
-    large = build_model(preset("test"))
-    load_weights(large, tmp_path / "pre")
-    assert torch.equal(maps(large), maps(small))
-
-
-def test_starting_weights_that_do_not_fit_are_refused(tmp_path, model, based):
-    save_checkpoint(tmp_path / "wider", build_model(preset("test", mlp_hidden=16)), FACTS)
-    save_checkpoint(tmp_path / "partial", based, FACTS)
-    for name, message in (("wider", "do not fit this model"), ("partial", "self-contained")):
-        with pytest.raises(CheckpointError, match=message):
-            load_weights(model, tmp_path / name)
 
 
 def test_a_fused_model_cannot_be_saved(tmp_path, model):

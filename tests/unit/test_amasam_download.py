@@ -4,6 +4,8 @@ import pytest
 
 from amasam import download
 from amasam.download import BASE_WEIGHTS, BaseWeights, fetch_base
+from amasam.progressbar import show_download
+from amasam.trainrun import Process, fetch_once
 from wsipipe.errors import CheckpointError, UsageError
 
 CONTENT = b"weights" * 1000
@@ -53,6 +55,37 @@ def test_a_wrong_file_in_place_is_named(tmp_path, served):
     (tmp_path / "sam.pth").write_bytes(b"other")
     with pytest.raises(CheckpointError, match=r"delete this file to fetch it anew: .*sam\.pth"):
         fetch_base("vit_b", cache=tmp_path)
+
+
+def test_only_the_first_process_fetches_and_the_others_wait_for_it(tmp_path, served, monkeypatch):
+    events = []
+    monkeypatch.setattr(download, "default_cache", lambda: tmp_path / "cache")
+    fetched = download._download
+
+    def fetch(weights, place, progress):
+        events.append("fetched")
+        fetched(weights, place, progress)
+
+    def barrier():
+        events.append("waited")
+        if events == ["waited"]:  # the second process came first; meanwhile the first one fetches
+            fetch_base("vit_b")
+
+    monkeypatch.setattr(download, "_download", fetch)
+    monkeypatch.setattr("torch.distributed.barrier", barrier)
+    place = fetch_once("vit_b", Process(1, 2), None)
+    assert events == ["waited", "fetched"]
+    assert fetch_once("vit_b", Process(0, 2), None) == place == tmp_path / "cache" / "sam.pth"
+    assert events == ["waited", "fetched", "waited"]
+
+
+def test_the_bar_of_a_download_is_on_stderr_and_only_when_there_is_one(tmp_path, served, capsys):
+    for fetches in (True, False):
+        with show_download("weights") as show:
+            fetch_base("vit_b", cache=tmp_path / "cache", progress=show)
+        captured = capsys.readouterr()
+        assert captured.out == ""
+        assert ("weights" in captured.err) == fetches
 
 
 def test_encoders_without_official_weights_are_named():
