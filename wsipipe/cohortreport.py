@@ -191,10 +191,8 @@ def _told(effect: Effect) -> str:
     change, unit = effect.difference, unit_of(effect.measurement)
     clear = "an effect of zero lies outside the interval" if not change.covers(0) else "which is compatible with none"
     ratio = f", {number(effect.ratio.value)} times" if effect.ratio else ""
-    return (
-        f"{name_of(effect.measurement)}: {effect.group_b} minus {effect.group_a} is {_interval(change)} {unit}{ratio}; "
-        f"{clear}."
-    )
+    amount = f"{_interval(change)} {unit}".strip()
+    return f"{name_of(effect.measurement)}: {effect.group_b} minus {effect.group_a} is {amount}{ratio}; {clear}."
 
 
 def _interval(value: Interval | None) -> str:

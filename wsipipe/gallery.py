@@ -21,7 +21,16 @@ PER_KIND = 3
 KINDS = ("typical", "densest", "most suspicious")
 MIN_NUCLEI = 5  # of a typical field
 REACH_UM = 15.0  # nuclei whose centroid is this far outside a field may still show in it
-COLUMNS = ("centroid_x_l0", "centroid_y_l0", "area_um2", "hematoxylin_od_mean", "is_outlier", "in_artefact")
+RAGGED_SOLIDITY = 0.8  # below, an outline is hardly that of a nucleus
+COLUMNS = (
+    "centroid_x_l0",
+    "centroid_y_l0",
+    "area_um2",
+    "hematoxylin_od_mean",
+    "is_outlier",
+    "in_artefact",
+    "solidity",
+)
 PLAIN: Colour = (255, 220, 0)
 OUTLIER: Colour = (255, 70, 0)
 ARTEFACT: Colour = (0, 225, 255)
@@ -35,14 +44,14 @@ class Field:
         kind: one of KINDS.
         x_um, y_um: top left corner.
         nuclei: whose centroid lies inside.
-        flagged: of them, outliers or in artefacts.
+        doubtful: of them, outliers, in artefacts, or of a solidity below RAGGED_SOLIDITY.
     """
 
     kind: str
     x_um: float
     y_um: float
     nuclei: int
-    flagged: int
+    doubtful: int
 
 
 def choose_fields(nuclei: pa.Table, frame: WorkFrame) -> list[Field]:
@@ -62,21 +71,22 @@ def choose_fields(nuclei: pa.Table, frame: WorkFrame) -> list[Field]:
     places, member = np.unique(cell, return_inverse=True)
     count = np.bincount(member, minlength=len(places))
     is_odd = nuclei["is_outlier"].to_numpy() | nuclei["in_artefact"].to_numpy()
-    flagged = np.bincount(member, is_odd, minlength=len(places)).astype(np.int64)
+    is_odd |= nuclei["solidity"].to_numpy() < RAGGED_SOLIDITY
+    doubtful = np.bincount(member, is_odd, minlength=len(places)).astype(np.int64)
     means = [np.bincount(member, nuclei[name].to_numpy(), minlength=len(places)) / count for name in COLUMNS[2:4]]
     order: dict[str, list[int]] = {
-        "most suspicious": [i for i in np.lexsort((places, -count, -flagged)).tolist() if flagged[i]],
+        "most suspicious": [i for i in np.lexsort((places, -count, -doubtful)).tolist() if doubtful[i]],
         "densest": np.lexsort((places, -count)).tolist(),
         "typical": [
             i for i in np.lexsort((places, _oddity([np.log(count), *means]))).tolist() if count[i] >= MIN_NUCLEI
         ],
     }
     taken: dict[int, str] = {}
-    for kind, ranked in order.items():
-        for i in [i for i in ranked if i not in taken][:PER_KIND]:
-            taken[i] = kind
+    for _ in range(PER_KIND):  # in turns, so that a small slide shows something of each kind
+        for kind, ranked in order.items():
+            taken |= {i: kind for i in [i for i in ranked if i not in taken][:1]}
     return [
-        Field(kind, places[i] % per_row * FIELD_UM, places[i] // per_row * FIELD_UM, int(count[i]), int(flagged[i]))
+        Field(kind, places[i] % per_row * FIELD_UM, places[i] // per_row * FIELD_UM, int(count[i]), int(doubtful[i]))
         for kind in KINDS
         for i in taken
         if taken[i] == kind

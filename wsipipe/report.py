@@ -60,7 +60,7 @@ class ShownField:
     kind: str
     image: str
     nuclei: int
-    flagged: int
+    doubtful: int
     x: int
     y: int
 
@@ -87,6 +87,7 @@ def write_slide_report(folder: Path, record: RunRecord, slide: Slide) -> None:
         "fields": list(fields.items()),
         "field_key": [(f"rgb{colour}", name) for name, colour in _OUTLINES.items()],
         "field_um": f"{gallery.FIELD_UM:.0f}",
+        "ragged": gallery.RAGGED_SOLIDITY,
         "nuclei": f"{record.nuclei:,}",
         "charts": [_chart(nuclei, name) for name in CHARTED],
         "quality": list(_quality(record)),
@@ -124,7 +125,7 @@ def _fields(record: RunRecord, slide: Slide, nuclei: pa.Table, file: pq.ParquetF
         image = gallery.draw_field(field, slide, frame, nuclei, file)
         x, y = round(field.x_um / frame.l0_mpp_x), round(field.y_um / frame.l0_mpp_y)
         url = data_url(gallery.to_jpeg(image), "image/jpeg")
-        yield ShownField(field.kind, url, field.nuclei, field.flagged, x, y)
+        yield ShownField(field.kind, url, field.nuclei, field.doubtful, x, y)
 
 
 def _chart(nuclei: pa.Table, column: str) -> Chart:

@@ -1,4 +1,5 @@
 import csv
+import errno
 import json
 import re
 import sys
@@ -179,7 +180,39 @@ def test_demo_prints_a_score_and_where_to_look(wsipipe, tmp_path):
     code, out, err = wsipipe("demo", "-o", tmp_path, "--size", "600", "--model", "classical", "--device", "cpu")
     assert code == 0, err
     assert re.search(r"F1 [01]\.\d{3} at IoU 0.5", out)
-    assert "overview.png" in out
+    assert "report.html" in out
+
+
+def test_a_full_disk_at_the_very_end_is_one_line(wsipipe, slide, tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOSPC, "No space left on device", str(tmp_path / "cohort.parquet"))
+
+    monkeypatch.setattr("wsipipe.cohort.rebuild_cohort", refuse)
+    code, _, err = run(wsipipe, tmp_path, slide)
+    assert code == 1
+    assert "Traceback" not in err
+    assert err.splitlines()[-1].startswith("wsipipe: no space left on the disk; free some and run the same command")
+
+
+def test_out_of_memory_is_one_line_and_verbose_in_a_config_shows_where(wsipipe, slide, tmp_path, monkeypatch, caplog):
+    def refuse(*_, **__):
+        raise MemoryError
+
+    monkeypatch.setattr("wsipipe.runner.run_slides", refuse)
+    config = tmp_path / "run.toml"
+    for text, shown in (("verbose = false", False), ("verbose = true", True)):
+        config.write_text(text)
+        code, _, err = run(wsipipe, tmp_path, slide, "--config", config)
+        assert code == 1
+        assert err.splitlines()[-1].startswith("wsipipe: out of memory")
+        assert bool(caplog.records) == shown
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "nan"])
+def test_an_mpp_that_cannot_be_is_wrong_usage(wsipipe, slide, tmp_path, value):
+    code, _, err = run(wsipipe, tmp_path, slide, "--mpp", value)
+    assert code == 2
+    assert err.startswith("wsipipe: --mpp must be a positive number")
 
 
 def test_cohort_is_rebuilt_from_finished_folders(wsipipe, slide, tmp_path):

@@ -100,6 +100,7 @@ def fields_table(x_um: list[float], flagged: list[bool], area: list[float]) -> p
         np.full(n, 0.5),
         np.array(flagged, bool),
         np.zeros(n, bool),
+        np.ones(n),
     ]
     return pa.table([pa.array(c) for c in columns], names=list(COLUMNS))
 

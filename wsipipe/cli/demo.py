@@ -50,5 +50,5 @@ def demo(
             f"score against the truth: F1 {scores.f1:.3f} at IoU 0.5, PQ {scores.pq:.3f}, AJI {scores.aji:.3f}, "
             f"{scores.n_found} nuclei found of {scores.n_truth} ({100 * scores.count_error:+.1f} %)"
         )
-        typer.echo(f"look at {folder / 'overview.png'}; drag {slide} and {folder / 'nuclei.geojson.gz'} into QuPath")
+        typer.echo(f"look at {folder / 'report.html'}; drag {slide} and {folder / 'nuclei.geojson.gz'} into QuPath")
     raise typer.Exit(summary.exit_code)
