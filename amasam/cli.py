@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from amasam.shipped import find_recipe, workflows_folder
 from wsipipe.errors import UsageError, WsipipeError
 
 if TYPE_CHECKING:
@@ -28,7 +29,9 @@ DataOption = Annotated[
     typer.Option("--data", help=f"Folder that the data sets lie in; default: the variable {DATA_VARIABLE}."),
 ]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu or cuda[:N].")]
-DescriptionsOption = Annotated[Path, typer.Option(help="Folder of the TOML files that describe data sets.")]
+DescriptionsOption = Annotated[
+    Path | None, typer.Option(help="Folder of the TOML files that describe data sets; default: those that are shipped.")
+]
 PrecisionOption = Annotated[str, typer.Option(help="auto, fp32 or bf16.")]
 ThreadsOption = Annotated[int, typer.Option(help="CPU threads; 0 = as many as there are cores.")]
 VerboseOption = Annotated[bool, typer.Option("-v", "--verbose", help="Log more, and whole tracebacks.")]
@@ -36,7 +39,9 @@ VerboseOption = Annotated[bool, typer.Option("-v", "--verbose", help="Log more, 
 
 @app.command()
 def train(
-    recipe: Annotated[Path, typer.Argument(help="TOML file; what it may say: amasam/trainconfig.py.")],
+    recipe: Annotated[
+        Path, typer.Argument(help="TOML file, or name of a shipped recipe; keys: amasam/trainconfig.py.")
+    ],
     out: Annotated[Path, typer.Option("--out", help="Folder of the run.")],
     data: DataOption = None,
     resume: Annotated[str, typer.Option(help="auto continues the run in --out; never refuses to.")] = "auto",
@@ -58,6 +63,7 @@ def train(
 
     if resume not in ("auto", "never"):
         raise UsageError(f"--resume must be auto or never, got {resume!r}")
+    recipe = find_recipe(recipe)
     config = load_recipe(recipe)
     config = replace(
         config,
@@ -131,7 +137,7 @@ def evaluate(
     sets: Annotated[list[str], typer.Option("--set", help="Data set; repeat for several.")] = ["monuseg_train"],  # noqa: B006
     part: Annotated[str, typer.Option(help="validation, test, train or all: which patients.")] = "validation",
     data: DataOption = None,
-    descriptions: DescriptionsOption = Path("workflows/data"),
+    descriptions: DescriptionsOption = None,
     mpp_scale: Annotated[float, typer.Option(help="Evaluate images made coarser by this factor.")] = 1.0,
     ablate: Annotated[list[str], typer.Option(help="Also without: zero_prompt, zero_f_mask, freeze_tokens.")] = [],  # noqa: B006
     precision: PrecisionOption = "auto",
@@ -148,7 +154,7 @@ def evaluate(
         models=tuple(model),
         sets=tuple(sets),
         part=part,
-        descriptions=descriptions,
+        descriptions=descriptions_folder(descriptions),
         data_root=_data_root(data),
         mpp_scale=mpp_scale,
         ablations=tuple(ablate),
@@ -166,7 +172,7 @@ def tune(
     out: Annotated[Path, typer.Option("--out", help="JSON file for the best post-processing and all that were tried.")],
     sets: Annotated[list[str], typer.Option("--set", help="Data set; repeat for several.")] = ["monuseg_train"],  # noqa: B006
     data: DataOption = None,
-    descriptions: DescriptionsOption = Path("workflows/data"),
+    descriptions: DescriptionsOption = None,
     precision: PrecisionOption = "auto",
     device: DeviceOption = "auto",
     threads: ThreadsOption = 0,
@@ -180,7 +186,7 @@ def tune(
     request = TuningRequest(
         model=model,
         sets=tuple(sets),
-        descriptions=descriptions,
+        descriptions=descriptions_folder(descriptions),
         data_root=_data_root(data),
         precision=_precision(precision),
         device=_device(device),
@@ -212,6 +218,11 @@ def info(
     from amasam.loading import describe_checkpoint
 
     typer.echo(describe_checkpoint(checkpoint, as_json=as_json))
+
+
+def descriptions_folder(chosen: Path | None) -> Path:
+    """Return the folder of the data sets' descriptions; None = the shipped ones."""
+    return chosen or workflows_folder() / "data"
 
 
 def _set_threads(threads: int) -> None:

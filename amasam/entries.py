@@ -5,6 +5,7 @@ import struct
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from amasam.shipped import workflows_folder
 from wsipipe.errors import CheckpointError, ModelError, UsageError
 from wsipipe.segmenter import Segmenter, SegmenterEntry, load_segmenter
 
@@ -61,7 +62,7 @@ def _tiny_weights() -> str:
 def _vit_entry(size: str, encoder: str) -> SegmenterEntry:
     """Describe a model on one of SAM's official encoders, for which this project ships no adaptation."""
     name = f"amasam-{size}"
-    what = f"no trained weights are shipped; train workflows/paper-{size}.toml, then --model PATH"
+    what = f"no trained weights are shipped; train {workflows_folder() / f'paper-{size}.toml'}, then --model PATH"
 
     def load_vit(device: str, path: Path | None) -> Segmenter:
         if path is None:
@@ -87,7 +88,7 @@ def _vit_entry(size: str, encoder: str) -> SegmenterEntry:
 
 TINY = SegmenterEntry(
     name="amasam-tiny",
-    about="AMA-SAM with a small hybrid encoder, trained by this project; the default",
+    about="AMA-SAM with a small hybrid encoder, trained by this project",
     mpp=0.25,
     licence=_LICENCE,
     weights=_tiny_weights,
