@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -25,18 +26,21 @@ from wsipipe.options import RunOptions
 from wsipipe.runrecord import read_record
 from wsipipe.summary import MEASUREMENTS, SUMMARY_SCHEMA, SUMMARY_VERSION, Row, summarise_slide
 
+logger = logging.getLogger(__name__)
+
 COMPARED = ("nuclei_per_mm2", "clark_evans", "area_um2_sd", *(f"{name}_mean" for name in MEASUREMENTS))
 GROUPS_NAME, EFFECTS_NAME = "cohort-groups.csv", "cohort-effects.csv"
 
 
 @dataclass(frozen=True, slots=True)
 class Cohort:
-    """The finished slides of an output folder, and what groups of them say."""
+    """The finished slides of an output folder, and what groups of them say; unusable: folders that are left out."""
 
     rows: tuple[Row, ...]
     metadata: Metadata | None
     groups: tuple[GroupSummary, ...]
     effects: tuple[Effect, ...]
+    unusable: tuple[Failure, ...] = ()
 
 
 def write_cohort(
@@ -52,13 +56,14 @@ def write_cohort(
         options: as the user chose.
     """
     failed = list(failures)
-    write_failures(out, failed)
+    done = list(folders)
+    write_failures(out, [*failed, *_still_failed(out, {f.slide for f in failed} | {path.name for path in done})])
     record = {
         "wsipipe": __version__,
         "command": list(options.command),
         "model": options.model,
         "device": options.device,
-        "slides_done": len(list(folders)),
+        "slides_done": len(done),
         "slides_failed": sum(failure.fatal for failure in failed),
         "seconds": round(seconds, 3),
     }
@@ -81,6 +86,7 @@ def rebuild_cohort(out: Path, metadata: Metadata | None = None) -> int:
     if not out.is_dir():
         raise OutputError(f"output folder does not exist: {out}")
     cohort = read_cohort(out, metadata)
+    _list_unusable(out, cohort.unusable)
     _write_slides(out, cohort)
     _write_long(out / GROUPS_NAME, GroupSummary, cohort.groups)
     _write_long(out / EFFECTS_NAME, Effect, cohort.effects)
@@ -93,19 +99,40 @@ def rebuild_cohort(out: Path, metadata: Metadata | None = None) -> int:
 def read_cohort(out: Path, metadata: Metadata | None = None) -> Cohort:
     """Summarise the finished slides below out; statistics of nuclei.parquet that did not change are not redone."""
     known = _known_rows(out)
-    rows = []
+    rows, unusable = [], []
     for folder in sorted(path.parent for path in out.glob("*/run.json") if SlideFolder(path.parent).is_done()):
-        record = read_record(folder / "run.json")
-        rows.append(summarise_slide(folder, record, known.get((folder.name, record.files["nuclei.parquet"].sha256))))
+        try:
+            record = read_record(folder / "run.json")
+            earlier = known.get((folder.name, record.files["nuclei.parquet"].sha256))
+            rows.append(summarise_slide(folder, record, earlier))
+        except (OSError, KeyError, pa.ArrowException) as error:
+            reason = f"left out of the cohort, cannot be read ({' '.join(str(error).split())}); repeat with --overwrite"
+            logger.warning("%s: %s", folder, reason)
+            unusable.append(Failure(str(folder), folder.name, reason, True))
     if metadata is None:
-        return Cohort(tuple(rows), None, (), ())
+        return Cohort(tuple(rows), None, (), (), tuple(unusable))
     values = {row["slide"]: row for row in rows}
     return Cohort(
         tuple(rows),
         metadata,
         tuple(summarise_groups(values, metadata, COMPARED)),
         tuple(compare_groups(values, metadata, COMPARED)),
+        tuple(unusable),
     )
+
+
+def _still_failed(out: Path, tried: set[str]) -> list[Failure]:
+    """Return the failures of earlier runs whose slides this run did not try and that are still without a result."""
+    earlier = (failure for failure in read_failures(out) if failure.fatal and failure.slide)
+    return [f for f in earlier if f.slide not in tried and not SlideFolder(out / f.slide).is_done()]
+
+
+def _list_unusable(out: Path, unusable: Sequence[Failure]) -> None:
+    """Bring failed.csv up to date about finished folders that cannot be read."""
+    listed = read_failures(out)
+    inputs = [failure for failure in listed if Path(failure.path).resolve() != (out / failure.slide).resolve()]
+    if unusable or len(inputs) < len(listed):
+        write_failures(out, [*inputs, *unusable])
 
 
 def _known_rows(out: Path) -> dict[tuple[str, str], Row]:

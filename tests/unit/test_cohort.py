@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import json
 import math
 from pathlib import Path
 
@@ -198,6 +199,33 @@ def test_a_run_leaves_failures_and_its_record(tmp_path: Path) -> None:
     page = (tmp_path / "cohort.html").read_text(encoding="utf-8")
     assert "cannot be opened, as it says" in page
     assert "wsipipe run &#39;x y.svs&#39;" in page
+
+
+def test_folders_that_cannot_be_read_are_left_out_and_listed_until_they_can(tmp_path: Path) -> None:
+    for slide in ("good", "damaged", "old"):
+        invent_slide(tmp_path, slide, Invented(n=5))
+    table, record = tmp_path / "damaged" / "nuclei.parquet", tmp_path / "old" / "run.json"
+    whole, text = table.read_bytes(), record.read_text(encoding="utf-8")
+    table.write_bytes(b"x" * len(whole))
+    record.write_text(json.dumps(json.loads(text) | {"format_version": 0}), encoding="utf-8")
+    write_cohort(tmp_path, [tmp_path / "good"], [], 1.0, RunOptions(out=tmp_path))
+    assert [row["slide"] for row in read_cohort(tmp_path).rows] == ["good"]
+    assert [(failure.slide, failure.fatal) for failure in read_failures(tmp_path)] == [("damaged", True), ("old", True)]
+    table.write_bytes(whole)
+    record.write_text(text, encoding="utf-8")
+    assert rebuild_cohort(tmp_path) == 3
+    assert read_failures(tmp_path) == []
+
+
+def test_earlier_failures_stay_until_their_slide_is_done_or_tried_again(tmp_path: Path) -> None:
+    options = RunOptions(out=tmp_path)
+    failures = {slide: Failure(f"/x/{slide}.svs", slide, "cannot be opened", True) for slide in "abc"}
+    write_cohort(tmp_path, [], failures.values(), 1.0, options)
+    invent_slide(tmp_path, "b", Invented(n=5))
+    again = Failure("/x/c.svs", "c", "has no mpp", True)
+    write_cohort(tmp_path, [], [again], 1.0, options)
+    assert read_failures(tmp_path) == [again, failures["a"]]
+    assert json.loads((tmp_path / "run.json").read_text(encoding="utf-8"))["slides_failed"] == 1
 
 
 @pytest.mark.slow
