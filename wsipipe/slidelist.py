@@ -15,6 +15,9 @@ SUFFIXES = frozenset(
     ".svs .tif .tiff .ndpi .vms .vmu .scn .mrxs .svslide .bif .dcm .czi".split()  # noqa: SIM905
 )
 
+# What stands in the output folder beside the slides' folders; case counts for nothing on some systems.
+_RESERVED = re.compile(r"cohort\..*|cohort-.*\.csv|failed\.csv|run\.json|nuclei\.dataset", re.IGNORECASE)
+
 
 @dataclass(frozen=True, slots=True)
 class SlideJob:
@@ -131,6 +134,9 @@ def _job(path: Path, mpp: float | None, name: str = "") -> SlideJob:
 
 
 def folder_name(text: str) -> str:
-    """Make a slide id safe as a folder name on every system; unicode letters and spaces stay."""
-    safe = re.sub(r'[\x00-\x1f<>:"/\\|?*]', "_", text).strip(" .")
-    return safe or "slide"
+    """Make a slide id safe as a folder name on every system; unicode letters and spaces stay.
+
+    Names of files that a run puts beside the slides' folders get the ending `_slide`.
+    """
+    safe = re.sub(r'[\x00-\x1f<>:"/\\|?*]', "_", text).strip(" .") or "slide"
+    return f"{safe}_slide" if _RESERVED.fullmatch(safe) else safe

@@ -72,3 +72,10 @@ def test_ids_are_safe_folder_names():
     assert folder_name('a/b:c*"d') == "a_b_c__d"
     assert folder_name("..") == "slide"
     assert folder_name("tumeur é 1") == "tumeur é 1"
+
+
+@pytest.mark.parametrize("name", ["cohort.html", "Cohort.csv", "cohort-effects.csv", "failed.csv", "run.json"])
+def test_ids_never_take_the_place_of_a_file_of_the_cohort(name):
+    assert folder_name(name) == f"{name}_slide"
+    assert folder_name("nuclei.dataset") == "nuclei.dataset_slide"
+    assert folder_name("cohort") == "cohort"
