@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from wsipipe.errors import ModelError
 from wsipipe.events import Sink
 from wsipipe.faults import Fault
 from wsipipe.loadedmodels import ModelRef
@@ -103,7 +104,7 @@ def _load(pool: Pool, model: ModelRef, options: RunOptions) -> ModelOnDevice:
     if outcome.fault.error is not None:
         raise outcome.fault.error
     logger.debug("%s", outcome.fault.detail)
-    raise RuntimeError(outcome.fault.reason)
+    raise ModelError(f"model {model.model} cannot be loaded: {outcome.fault.reason}")
 
 
 class Dispatcher:

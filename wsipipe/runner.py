@@ -60,7 +60,7 @@ def run_slides(slides: SlideList, options: RunOptions, emit: Sink, *, segmenter:
         for failure in failures:
             emit(SlideFailed(failure.slide, failure.path, failure.reason))
         results: list[SlideResult] = []
-        if slides.jobs:
+        if slides.jobs and not (options.fail_fast and any(failure.fatal for failure in failures)):
             with open_pool(options) as pool:
                 model = ModelRef(options.model, options.device, options.batch_size)
                 if segmenter is not None:

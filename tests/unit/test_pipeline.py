@@ -6,8 +6,11 @@ from pathlib import Path
 import pytest
 
 from wsipipe import pipeline
+from wsipipe.errors import ModelError
 from wsipipe.faults import Fault
+from wsipipe.loadedmodels import ModelRef
 from wsipipe.memory import Budget
+from wsipipe.options import RunOptions
 from wsipipe.pools import Outcome, SerialPool, Task, ThreadPool, run_task
 from wsipipe.slidelist import SlideJob
 
@@ -120,6 +123,16 @@ def test_a_slide_that_fails_in_any_stage_ends_once_and_stops_no_other(stage):
     assert len(faults) == 1
     assert isinstance(faults[0].fault, Fault)
     assert not any(dispatcher._ready.values())
+
+
+def test_a_model_that_cannot_be_loaded_is_a_model_error_of_one_line(monkeypatch):
+    def refuse(*_):
+        raise RuntimeError("CUDA error:\n  device gone")
+
+    monkeypatch.setattr(pipeline, "load_on_device", refuse)
+    slides = pipeline.segment_slides([JOB], SerialPool(), ModelRef("m", "cpu", None), RunOptions(), print)
+    with pytest.raises(ModelError, match="model m cannot be loaded: .*RuntimeError: CUDA error: device gone$"):
+        next(slides)
 
 
 def test_no_slides_are_no_work():

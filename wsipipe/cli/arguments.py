@@ -1,5 +1,7 @@
 """Options that several commands share, and the config file that may hold them."""
 
+import logging
+import math
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,6 +30,8 @@ def read_config(ctx: typer.Context, path: Path | None) -> Path | None:
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise UsageError(f"--config must be a readable TOML file ({error}): {path}") from error
     ctx.default_map = {**(ctx.default_map or {}), **_checked(ctx.command.params, values, path)}
+    if ctx.default_map.get("verbose") is True:
+        logging.getLogger().setLevel(logging.DEBUG)
     return path
 
 
@@ -41,6 +45,12 @@ def _checked(params: Sequence[Any], values: dict[str, Any], path: Path) -> dict[
     return named
 
 
+def _positive(value: float | None) -> float | None:
+    if value is not None and not (math.isfinite(value) and value > 0):
+        raise UsageError(f"--mpp must be a positive number of micrometres, e.g. --mpp 0.25, got {value:g}")
+    return value
+
+
 Slides = Annotated[list[str], typer.Argument(help=SLIDES_HELP, metavar="SLIDE...", show_default=False)]
 Config = Annotated[
     Path | None,
@@ -51,7 +61,9 @@ Model = Annotated[str, typer.Option("--model", help="A name from `wsipipe models
 Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda[:N].")]
 Mpp = Annotated[
     float | None,
-    typer.Option("--mpp", help="Micrometres per pixel of level 0, for slides without it or with a wrong one.", min=0.0),
+    typer.Option(
+        "--mpp", help="Micrometres per pixel of level 0, for slides without it or with a wrong one.", callback=_positive
+    ),
 ]
 Tissue = Annotated[str, typer.Option("--tissue", help="auto, none (everything), MASK.png or ROI.geojson from QuPath.")]
 AllowUpsampling = Annotated[

@@ -44,18 +44,17 @@ def _options(
 
 def main() -> None:
     """Run the command line; errors become one line and an exit code: 1 failed, 2 wrong usage."""
-    verbose = "-v" in sys.argv or "--verbose" in sys.argv
-    logging.basicConfig(
-        level=logging.DEBUG if verbose else logging.WARNING, format="%(levelname)s %(name)s: %(message)s"
-    )
+    logging.basicConfig(format="%(levelname)s %(name)s: %(message)s")
+    logging.getLogger().setLevel(logging.DEBUG if {"-v", "--verbose"} & set(sys.argv) else logging.WARNING)
     for noisy in ("numba", "asyncio", "matplotlib", "PIL", "fsspec", "filelock"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     try:
         app()
-    except WsipipeError as error:
-        if verbose:
-            raise
-        print(f"wsipipe: {' '.join(str(error).split())}", file=sys.stderr)
+    except (WsipipeError, OSError, MemoryError) as error:
+        from wsipipe.faults import explain
+
+        logging.getLogger(__name__).debug("where it happened:", exc_info=True)
+        print(f"wsipipe: {explain(error)}", file=sys.stderr)
         sys.exit(2 if isinstance(error, UsageError) else 1)
     except KeyboardInterrupt:
         print("wsipipe: stopped; run the same command again to continue", file=sys.stderr)

@@ -1,6 +1,7 @@
 """Shows a run's events: bars on a terminal, plain lines elsewhere, JSON lines for programs."""
 
 import dataclasses
+import math
 import sys
 import time
 from pathlib import Path
@@ -40,14 +41,15 @@ class LineSink:
     def __init__(self, stream: TextIO | None = None) -> None:
         """Write to stream, stderr if None."""
         self._stream = stream or sys.stderr
-        self._said = 0.0
-        self._began: dict[str, float] = {}
+        self._said: dict[str, float] = {}
+        self._began: dict[str, tuple[float, int]] = {}  # when, and tiles of earlier runs
 
     def __call__(self, event: ev.Event) -> None:
         """Write the lines of one event."""
         line = describe(event)
         if isinstance(event, ev.SlidePlanned):
-            self._began[event.slide] = self._said = time.monotonic()
+            self._said[event.slide] = time.monotonic()
+            self._began[event.slide] = (self._said[event.slide], event.done_tiles)
         if isinstance(event, ev.TilesDone):
             line = self._tiles_line(event)
         if line:
@@ -55,10 +57,11 @@ class LineSink:
 
     def _tiles_line(self, event: ev.TilesDone) -> str:
         now = time.monotonic()
-        if now - self._said < PLAIN_EVERY_S:
+        if now - self._said.get(event.slide, -math.inf) < PLAIN_EVERY_S:
             return ""
-        self._said = now
-        rate = event.tiles / max(1e-9, now - self._began.get(event.slide, now))
+        self._said[event.slide] = now
+        began, earlier = self._began.get(event.slide, (now, event.tiles))
+        rate = (event.tiles - earlier) / max(1e-9, now - began)
         left = (event.total - event.tiles) / max(rate, 1e-9)
         return f"{event.slide}: {event.tiles}/{event.total} tiles, {rate:.2f} tiles/s, {duration(left)} left"
 
