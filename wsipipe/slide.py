@@ -149,7 +149,10 @@ def open_slide(path: Path, *, mpp: float | None = None) -> Slide:
     handle = _open_handle(path)
     try:
         return _describe(path, handle, slide_mpp(dict(handle.properties), mpp, path))
-    except openslide.OpenSlideError as error:
+    except BaseException as error:
+        handle.close()
+        if not isinstance(error, openslide.OpenSlideError):
+            raise
         raise SlideReadError(f"slide opens but cannot be read ({error}); copy or export it again: {path}") from error
 
 

@@ -54,11 +54,6 @@ class SlidePlan:
         """Tissue area in square millimetres."""
         return self.tissue.area_mm2((self.frame.l0_mpp_x, self.frame.l0_mpp_y))
 
-    @property
-    def slide_key(self) -> str:
-        """Hex digest of the run key: the name space of the nuclei's uuids."""
-        return hashlib.sha256(self.key.to_json().encode()).hexdigest()
-
 
 def plan_slide(slide: Slide, job: SlideJob, model: ModelFacts | Segmenter, options: RunOptions) -> SlidePlan:
     """Lay the grid over the slide's tissue.
