@@ -84,7 +84,7 @@ def choose_fields(nuclei: pa.Table, frame: WorkFrame) -> list[Field]:
     taken: dict[int, str] = {}
     for _ in range(PER_KIND):  # in turns, so that a small slide shows something of each kind
         for kind, ranked in order.items():
-            taken |= {i: kind for i in [i for i in ranked if i not in taken][:1]}
+            taken |= dict.fromkeys([i for i in ranked if i not in taken][:1], kind)
     return [
         Field(kind, places[i] % per_row * FIELD_UM, places[i] // per_row * FIELD_UM, int(count[i]), int(doubtful[i]))
         for kind in KINDS
