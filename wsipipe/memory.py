@@ -13,9 +13,9 @@ from wsipipe.segmenter import ModelFacts
 
 logger = logging.getLogger(__name__)
 
-EXTRACT_BYTES_PER_PX = 40  # maps, labels, colours and the kernels' work space of one window
+# Maps, labels, colours and the kernels' work space of one window; 28 were measured. A label shard needs 2/3 of that.
+EXTRACT_BYTES_PER_PX = 40
 SLIDE_BYTES = 96 << 20  # decoded tiles that a slide's reader keeps, its plan, its threads
-ASSEMBLY_BYTES = 256 << 20  # painting a label shard, writing tables
 READ_AHEAD = 4  # tiles waiting in front of the model, for each task in its lane
 LANE_TASKS = 2  # block tasks that share a model
 DEFAULT_SHARE = 0.7  # of the free memory, where the user names no limit

@@ -29,7 +29,7 @@ WAIT_FOR_WORKERS_S = 600.0
 ASK_EVERY_S = 2.0
 CLOSE_S = 3.0  # patience with workers when a run is stopped
 DEATHS = 3  # workers that may die of one task before its slide is given up
-EXTRAS = {"dask_jobqueue": "dask-jobqueue", "dask_cuda": "dask-cuda"}
+EXTRAS = {"dask_jobqueue": "wsipipe[slurm]", "dask_cuda": "wsipipe[multi-gpu]"}
 _CONFIG = {
     "distributed.scheduler.allowed-failures": DEATHS,
     # A run keeps to its own memory budget; workers that pause, spill or restart would only get in its way.

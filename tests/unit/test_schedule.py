@@ -57,5 +57,5 @@ def test_a_scheduler_that_cannot_be_is_wrong_usage(scheduler, workers):
 
 
 def test_an_extra_that_is_not_installed_is_named():
-    with pytest.raises(MissingExtraError, match="pip install dask-jobqueue"):
+    with pytest.raises(MissingExtraError, match=r"pip install wsipipe\[slurm\]"):
         DaskPool(ClusterClass("dask_jobqueue.SLURMCluster"), device="cpu")
