@@ -76,13 +76,13 @@ def plain_text(outlines: Outlines, table: pa.Table) -> str:
 
 
 def our_file(path: Path, outlines: Outlines, table: pa.Table) -> None:
-    with GeoJsonWriter(path, detail="full") as writer:
+    with GeoJsonWriter(path, l0_mpp=(0.25, 0.25), detail="full") as writer:
         writer.write(outlines, table)
 
 
 def our_text(outlines: Outlines, table: pa.Table) -> bytes:
     """Assemble the same bytes without compressing them."""
-    writer = GeoJsonWriter(Path("none.geojson.gz"), detail="full")
+    writer = GeoJsonWriter(Path("none.geojson.gz"), l0_mpp=(0.25, 0.25), detail="full")
     kept = io.BytesIO()
     writer._gzip = kept
     writer.write(outlines, table)
@@ -134,7 +134,7 @@ def write_big(folder: Path, n: int) -> None:
     outlines, table = draw(10_000)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     start = time.process_time()
-    with GeoJsonWriter(folder / "big.geojson.gz", detail="full") as writer:
+    with GeoJsonWriter(folder / "big.geojson.gz", l0_mpp=(0.25, 0.25), detail="full") as writer:
         for _ in range(n // 10_000):
             writer.write(outlines, table)
     seconds = time.process_time() - start

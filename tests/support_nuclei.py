@@ -19,6 +19,7 @@ from wsipipe.runrecord import RunRecord, path_digest
 from wsipipe.table import SCHEMA, NucleiTableWriter, nucleus_uuids
 
 FRAME = WorkFrame(l0_width=2600, l0_height=2001, l0_mpp_x=0.25, l0_mpp_y=0.25, scale_x=2.0, scale_y=2.0)
+L0_MPP = (FRAME.l0_mpp_x, FRAME.l0_mpp_y)
 PROVENANCE = Provenance("slide.svs", "0123abcd", "classical", "00ff", FRAME)
 
 
@@ -119,7 +120,7 @@ def write_table(path: Path, sample: Sample, provenance: Provenance = PROVENANCE)
 
 def write_geojson(path: Path, sample: Sample, detail: str = "full") -> None:
     """Write nuclei.geojson.gz."""
-    with GeoJsonWriter(path, detail=detail) as writer:
+    with GeoJsonWriter(path, l0_mpp=L0_MPP, detail=detail) as writer:
         writer.write(sample.outlines_l0, sample.table)
 
 

@@ -173,8 +173,9 @@ def write_nuclei(work: SlideWork, nuclei: SlideNuclei, options: RunOptions) -> N
         table_writer = stack.enter_context(NucleiTableWriter(folder / TABLE_NAME, provenance_of(work)))
         geojson_writer = None
         if options.geojson_detail != "none":
+            mpp, names = (frame.l0_mpp_x, frame.l0_mpp_y), work.facts.class_names
             geojson_writer = stack.enter_context(
-                GeoJsonWriter(folder / GEOJSON_NAME, detail=options.geojson_detail, class_names=work.facts.class_names)
+                GeoJsonWriter(folder / GEOJSON_NAME, l0_mpp=mpp, detail=options.geojson_detail, class_names=names)
             )
         for position, index in enumerate(nuclei.blocks):
             path = work.folder.block_path(index)

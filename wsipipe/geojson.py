@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from wsipipe.atomic import replacing
 from wsipipe.geojsonbytes import Features, assemble, feature_texts
 from wsipipe.nuclei import Outlines
+from wsipipe.shape import polygon_areas
 
 Detail = Literal["shape", "full"]
 
@@ -33,9 +34,15 @@ _PIECE = 1 << 20  # bytes handed to the compressor at once, always exactly, so t
 _GRID = 100  # coordinates are multiples of 1 / _GRID px
 
 
+POLYGON_AREA = "area of the polygon"
+
+
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """A number in the GeoJSON: QuPath's or a stated name, the column that it comes from, digits after the point."""
+    """A number in the GeoJSON: QuPath's or a stated name, the column that it comes from, digits after the point.
+
+    What comes from POLYGON_AREA is no column: it is the area of the polygon as written, less its holes, in um2.
+    """
 
     name: str
     column: str
@@ -43,7 +50,7 @@ class Measurement:
 
 
 SHAPE_MEASUREMENTS = (
-    Measurement("Area µm^2", "area_um2", 3),
+    Measurement("Area µm^2", POLYGON_AREA, 3),
     Measurement("Length µm", "perimeter_um", 3),
     Measurement("Circularity", "circularity", 4),
     Measurement("Solidity", "solidity", 4),
@@ -91,17 +98,26 @@ class GeoJsonWriter:
     Bytes depend on the nuclei only, not on how they were handed over. Memory does not grow with their number.
     """
 
-    def __init__(self, path: Path, *, detail: Detail = "shape", class_names: tuple[str, ...] = ("Nucleus",)) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        l0_mpp: tuple[float, float],
+        detail: Detail = "shape",
+        class_names: tuple[str, ...] = ("Nucleus",),
+    ) -> None:
         """Prepare to write path; nothing is touched until the `with` block begins.
 
         Args:
             path: target, its name must end in .geojson.gz: QuPath goes by the name.
+            l0_mpp: (x, y) micrometres per l0 px, for the polygons' areas.
             detail: which measurements are written, `MEASUREMENTS[detail]`.
             class_names: the segmenter's classes; a class's place decides its colour.
         """
         if not path.name.lower().endswith(".geojson.gz"):
             raise ValueError(f"name must end in .geojson.gz, or QuPath reads nothing from it: {path}")
         self._path = path
+        self._px_um2 = l0_mpp[0] * l0_mpp[1]
         self._class_names = class_names
         self._measurements = MEASUREMENTS[detail]
         self._texts = feature_texts(
@@ -147,13 +163,18 @@ class GeoJsonWriter:
             self._emit(features, start, min(start + _BATCH, len(outlines_l0)))
 
     def _features(self, outlines: Outlines, table: pa.Table) -> Features:
+        coords = grid_coords(outlines.coords)
         values = np.empty((table.num_rows, len(self._measurements)), dtype=np.float64)
         for k, measurement in enumerate(self._measurements):
-            values[:, k] = table[measurement.column].cast(pa.float64()).to_numpy()  # null -> NaN
+            if measurement.column == POLYGON_AREA:
+                areas = polygon_areas(coords / _GRID, outlines.ring_starts, outlines.polygon_starts)
+                values[:, k] = areas * self._px_um2
+            else:
+                values[:, k] = table[measurement.column].cast(pa.float64()).to_numpy()  # null -> NaN
         if (np.abs(values[np.isfinite(values)]) > 1e12).any():
             raise ValueError("a measurement beyond 1e12 cannot be written with fixed decimals")
         return Features(
-            grid_coords(outlines.coords),
+            coords,
             outlines.ring_starts,
             outlines.polygon_starts,
             _uuid_bytes(table["uuid"]),

@@ -61,6 +61,21 @@ def measure_polygons(
 
 
 @njit(cache=True, nogil=True)
+def polygon_areas(
+    coords: NDArray[np.float64], ring_starts: NDArray[np.int64], polygon_starts: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Return the area of each polygon less its holes, float64 (N,), in squares of the coordinates' unit."""
+    out = np.zeros(len(polygon_starts) - 1, np.float64)
+    for i in range(len(out)):
+        for ring in range(polygon_starts[i], polygon_starts[i + 1]):
+            begin, end = ring_starts[ring], ring_starts[ring + 1]
+            # Relative to its first vertex a ring far from the origin loses no digits.
+            area, _ = _area_and_length(coords[begin:end] - coords[begin], end - begin)
+            out[i] += area
+    return np.abs(out)
+
+
+@njit(cache=True, nogil=True)
 def _area_and_length(points: NDArray[np.float64], n: int) -> tuple[float, float]:
     """Return the signed area and the length of a closed ring of n points."""
     area = length = 0.0

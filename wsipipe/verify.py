@@ -22,7 +22,8 @@ def verify_folder(folder: Path) -> list[str]:
     Checks: run.json says done; every file is there as it was written; nuclei.parquet has the documented columns, labels
     1..n, their uuids, no NaN, valid polygons on the 0.01 px grid inside the slide; labels.ome.zarr is valid OME-Zarr
     0.5 at the right scale, its levels agree, and each label's pixels agree with its row in area and centroid; each
-    feature of nuclei.geojson.gz keeps QuPath's rules and equals its row; the three hold the same nuclei.
+    feature of nuclei.geojson.gz keeps QuPath's rules, states the area of its polygon and else equals its row; the
+    three hold the same nuclei.
 
     Returns:
         One line for each kind of problem, naming the file, what is wrong and examples; empty if all is well.
@@ -42,9 +43,9 @@ def verify_folder(folder: Path) -> list[str]:
         with table:
             check_table(table, provenance, record.nuclei, pixels, findings)
             if record.geojson_detail != "none":
-                check_geojson(folder, table, record.geojson_detail, findings)
+                check_geojson(folder, table, record.geojson_detail, record.l0_mpp, findings)
     elif record.geojson_detail != "none":
-        check_geojson(folder, None, record.geojson_detail, findings)
+        check_geojson(folder, None, record.geojson_detail, record.l0_mpp, findings)
     return findings.lines()
 
 

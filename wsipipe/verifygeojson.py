@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import geojson
 import numpy as np
 import orjson
 import pyarrow as pa
@@ -14,28 +15,33 @@ from isal import igzip
 from numpy.typing import NDArray
 
 from wsipipe.findings import Findings
-from wsipipe.geojson import HEAD, MEASUREMENTS, TAIL, Detail
+from wsipipe.geojson import HEAD, MEASUREMENTS, POLYGON_AREA, TAIL, Detail
 from wsipipe.qupathrules import broken_rules
 from wsipipe.verifytable import TableRows
 
 NAME = "nuclei.geojson.gz"
 BATCH = 4096
+SAMPLE = 1000  # features at most, evenly spread, that the geojson package looks at too; it takes 0.3 ms for each
 
 
 class GeoJsonError(ValueError):
     """The file as a whole is not what QuPath reads and the writer writes."""
 
 
-def check_geojson(folder: Path, table: pq.ParquetFile | None, detail: Detail, findings: Findings) -> None:
+def check_geojson(
+    folder: Path, table: pq.ParquetFile | None, detail: Detail, l0_mpp: tuple[float, float], findings: Findings
+) -> None:
     """Check the GeoJSON.
 
     Args:
         folder: the slide folder.
         table: nuclei.parquet; None leaves out the comparison.
         detail: which measurements must be there.
+        l0_mpp: (x, y) micrometres per l0 px.
         findings: gets the problems.
     """
-    comparison = None if table is None else _Comparison(table, detail, findings)
+    comparison = None if table is None else _Comparison(table, detail, l0_mpp, findings)
+    step = 1 if table is None else max(1, -(-table.metadata.num_rows // SAMPLE))
     batch: list[dict[str, Any]] = []
     try:
         for number, feature in enumerate(read_features(folder / NAME)):
@@ -44,6 +50,8 @@ def check_geojson(folder: Path, table: pq.ParquetFile | None, detail: Detail, fi
                 findings.add(f"{NAME}: feature {rule}", [_name(feature, number)])
             if not rules:
                 batch.append(feature)
+                if number % step == 0 and number < step * SAMPLE:
+                    findings.add_if(f"{NAME}: feature is not valid for the geojson package", _invalid(feature))
             if len(batch) == BATCH:
                 _check_batch(batch, comparison, findings)
                 batch = []
@@ -53,6 +61,12 @@ def check_geojson(folder: Path, table: pq.ParquetFile | None, detail: Detail, fi
     _check_batch(batch, comparison, findings)
     if comparison is not None:
         comparison.note_missing()
+
+
+def _invalid(feature: dict[str, Any]) -> list[str]:
+    """Return the id of a feature and what the geojson package has against it; empty if nothing."""
+    parsed = geojson.loads(orjson.dumps(feature))
+    return [] if parsed.is_valid else [f"{feature['id']} ({parsed.errors()})"]
 
 
 def read_features(path: Path) -> Iterator[Any]:
@@ -118,7 +132,7 @@ def _check_batch(features: list[dict[str, Any]], comparison: "_Comparison | None
 class _Comparison:
     """Features against rows; holds 17 bytes per nucleus."""
 
-    def __init__(self, table: pq.ParquetFile, detail: Detail, findings: Findings) -> None:
+    def __init__(self, table: pq.ParquetFile, detail: Detail, l0_mpp: tuple[float, float], findings: Findings) -> None:
         uuids = table.read(columns=["uuid"])["uuid"]
         keys = np.concatenate([np.empty(0, np.uint64), *(_keys(chunk.to_pylist()) for chunk in uuids.chunks)])
         self._order = np.argsort(keys, kind="stable")
@@ -126,6 +140,7 @@ class _Comparison:
         self._seen = np.zeros(len(keys), dtype=bool)
         self._rows = TableRows(table)
         self._detail = detail
+        self._px_um2 = l0_mpp[0] * l0_mpp[1]
         self._findings = findings
         self._colours: dict[str, list[int]] = {}
 
@@ -142,7 +157,7 @@ class _Comparison:
         differs = ~shapely.equals_exact(polygons[known], other, tolerance=1e-6)
         self._note("polygon is not that of nuclei.parquet", chosen, differs)
         self._check_classes(chosen, rows["class_name"].to_pylist())
-        self._check_measurements(chosen, rows)
+        self._check_measurements(chosen, rows, shapely.area(polygons[known]) * self._px_um2)
 
     def note_missing(self) -> None:
         """Note the nuclei that no feature stands for; call after the last batch."""
@@ -175,7 +190,9 @@ class _Comparison:
         self._note("class is not that of nuclei.parquet", features, np.array(wrong, dtype=bool))
         self._note("class has another colour than before", features, np.array(recoloured, dtype=bool))
 
-    def _check_measurements(self, features: list[dict[str, Any]], rows: pa.Table) -> None:
+    def _check_measurements(
+        self, features: list[dict[str, Any]], rows: pa.Table, areas_um2: NDArray[np.float64]
+    ) -> None:
         measurements = MEASUREMENTS[self._detail]
         values = [feature["properties"]["measurements"] for feature in features]
         names = [m.name for m in measurements]
@@ -183,10 +200,12 @@ class _Comparison:
         self._note(f"measurements are not those of detail {self._detail}", features, np.array(order, dtype=bool))
         for measurement in measurements:
             stated = np.array([v.get(measurement.name, np.nan) for v in values], dtype=np.float64)
-            expected = rows[measurement.column].cast(pa.float64()).to_numpy()
+            is_area = measurement.column == POLYGON_AREA
+            expected = areas_um2 if is_area else rows[measurement.column].cast(pa.float64()).to_numpy()
             close = np.abs(stated - expected) <= 0.5001 * 10.0**-measurement.decimals
             same = close | (np.isnan(stated) & np.isnan(expected))
-            self._note(f"{measurement.name} is not {measurement.column} of nuclei.parquet", features, ~same)
+            source = measurement.column if is_area else f"{measurement.column} of nuclei.parquet"
+            self._note(f"{measurement.name} is not {source}", features, ~same)
 
     def _note(self, what: str, features: list[dict[str, Any]], bad: NDArray[np.bool_]) -> None:
         self._findings.add_if(f"{NAME}: {what}", (features[i]["id"] for i in np.flatnonzero(bad)))

@@ -13,9 +13,9 @@ import pytest
 import shapely
 from hypothesis import given
 from hypothesis import strategies as st
-from support_nuclei import Sample, make_sample, write_geojson
+from support_nuclei import L0_MPP, Sample, make_sample, write_geojson
 
-from wsipipe.geojson import FULL_MEASUREMENTS, SHAPE_MEASUREMENTS, GeoJsonWriter, classification
+from wsipipe.geojson import FULL_MEASUREMENTS, POLYGON_AREA, SHAPE_MEASUREMENTS, GeoJsonWriter, classification
 from wsipipe.geojsonbytes import Features, assemble, feature_texts
 from wsipipe.nuclei import Outlines
 from wsipipe.outlines import to_shapely
@@ -97,11 +97,16 @@ def test_the_micro_sign_is_u_00b5() -> None:
     assert "\u03bc" not in text
 
 
-def test_measurements_are_the_columns_rounded(tmp_path: Path, sample: Sample) -> None:
+def test_measurements_are_the_columns_rounded_and_the_area_is_that_of_the_polygon(
+    tmp_path: Path, sample: Sample
+) -> None:
     write_geojson(tmp_path / "n.geojson.gz", sample, "full")
     rows = [feature["properties"]["measurements"] for feature in _load(tmp_path / "n.geojson.gz")["features"]]
     for measurement in FULL_MEASUREMENTS:
-        expected = sample.table[measurement.column].cast(pa.float64()).to_pylist()
+        if measurement.column == POLYGON_AREA:
+            expected = (shapely.area(to_shapely(sample.outlines_l0)) * L0_MPP[0] * L0_MPP[1]).tolist()
+        else:
+            expected = sample.table[measurement.column].cast(pa.float64()).to_pylist()
         for row, value in zip(rows, expected, strict=True):
             if np.isnan(value):
                 assert measurement.name not in row
@@ -113,7 +118,7 @@ def test_missing_values_are_left_out_and_the_order_stays(tmp_path: Path, sample:
     values = sample.table["solidity"].to_numpy().copy()
     values[0], values[1], values[2] = np.nan, np.inf, -np.inf
     table = sample.table.set_column(sample.table.column_names.index("solidity"), "solidity", pa.array(values))
-    with GeoJsonWriter(tmp_path / "n.geojson.gz") as writer:
+    with GeoJsonWriter(tmp_path / "n.geojson.gz", l0_mpp=L0_MPP) as writer:
         writer.write(sample.outlines_l0, table)
     order = [m.name for m in SHAPE_MEASUREMENTS]
     for k, feature in enumerate(_load(tmp_path / "n.geojson.gz")["features"]):
@@ -122,7 +127,7 @@ def test_missing_values_are_left_out_and_the_order_stays(tmp_path: Path, sample:
 
 
 def test_no_nuclei_make_an_empty_collection(tmp_path: Path, sample: Sample) -> None:
-    with GeoJsonWriter(tmp_path / "n.geojson.gz") as writer:
+    with GeoJsonWriter(tmp_path / "n.geojson.gz", l0_mpp=L0_MPP) as writer:
         writer.write(_slice(sample.outlines_l0, 0, 0), sample.table.slice(0, 0))
     assert _load(tmp_path / "n.geojson.gz") == {"type": "FeatureCollection", "features": []}
 
@@ -133,7 +138,7 @@ def test_bytes_do_not_depend_on_how_nuclei_are_handed_over(
     monkeypatch.setattr("wsipipe.geojson._PIECE", 1000)
     write_geojson(tmp_path / "whole.geojson.gz", sample)
     monkeypatch.setattr("wsipipe.geojson._BATCH", 7)
-    with GeoJsonWriter(tmp_path / "parts.geojson.gz", detail="full") as writer:
+    with GeoJsonWriter(tmp_path / "parts.geojson.gz", l0_mpp=L0_MPP, detail="full") as writer:
         for start, stop in [(0, 1), (1, 1), (1, 17), (17, sample.table.num_rows)]:
             writer.write(_slice(sample.outlines_l0, start, stop), sample.table.slice(start, stop - start))
     whole, parts = (tmp_path / name for name in ("whole.geojson.gz", "parts.geojson.gz"))
@@ -142,7 +147,7 @@ def test_bytes_do_not_depend_on_how_nuclei_are_handed_over(
 
 
 def test_an_error_leaves_no_file(tmp_path: Path, sample: Sample) -> None:
-    writer = GeoJsonWriter(tmp_path / "n.geojson.gz")
+    writer = GeoJsonWriter(tmp_path / "n.geojson.gz", l0_mpp=L0_MPP)
     with pytest.raises(ValueError, match="one polygon per row"), writer:
         writer.write(sample.outlines_l0, sample.table.slice(1))
     assert list(tmp_path.iterdir()) == []
@@ -152,20 +157,20 @@ def test_a_coordinate_that_is_no_number_is_refused(tmp_path: Path, sample: Sampl
     coords = sample.outlines_l0.coords.copy()
     coords[5, 0] = np.nan
     broken = Outlines(coords, sample.outlines_l0.ring_starts, sample.outlines_l0.polygon_starts)
-    writer = GeoJsonWriter(tmp_path / "n.geojson.gz")
+    writer = GeoJsonWriter(tmp_path / "n.geojson.gz", l0_mpp=L0_MPP)
     with pytest.raises(ValueError, match="finite"), writer:
         writer.write(broken, sample.table)
 
 
 def test_a_class_that_the_model_does_not_have_is_refused(tmp_path: Path, sample: Sample) -> None:
-    writer = GeoJsonWriter(tmp_path / "n.geojson.gz", class_names=("Tumor",))
+    writer = GeoJsonWriter(tmp_path / "n.geojson.gz", l0_mpp=L0_MPP, class_names=("Tumor",))
     with pytest.raises(ValueError, match="class_name must be one of"), writer:
         writer.write(sample.outlines_l0, sample.table)
 
 
 def test_a_name_that_qupath_ignores_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"must end in \.geojson\.gz"):
-        GeoJsonWriter(tmp_path / "nuclei.gz")
+        GeoJsonWriter(tmp_path / "nuclei.gz", l0_mpp=L0_MPP)
 
 
 def test_classes_have_their_own_colours_and_derived_ones_are_lists() -> None:
@@ -183,7 +188,7 @@ def test_class_names_of_any_text_are_escaped(tmp_path: Path, sample: Sample) -> 
     name = 'Kern "µ"\\\n'
     names = pa.array([name] * sample.table.num_rows)
     table = sample.table.set_column(sample.table.column_names.index("class_name"), "class_name", names)
-    with GeoJsonWriter(tmp_path / "n.geojson.gz", class_names=(name,)) as writer:
+    with GeoJsonWriter(tmp_path / "n.geojson.gz", l0_mpp=L0_MPP, class_names=(name,)) as writer:
         writer.write(sample.outlines_l0, table)
     assert _load(tmp_path / "n.geojson.gz")["features"][0]["properties"]["classification"]["name"] == name
 

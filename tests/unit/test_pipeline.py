@@ -131,7 +131,7 @@ def test_a_model_that_cannot_be_loaded_is_a_model_error_of_one_line(monkeypatch)
 
     monkeypatch.setattr(pipeline, "load_on_device", refuse)
     slides = pipeline.segment_slides([JOB], SerialPool(), ModelRef("m", "cpu", None), RunOptions(), print)
-    with pytest.raises(ModelError, match="model m cannot be loaded: .*RuntimeError: CUDA error: device gone$"):
+    with pytest.raises(ModelError, match=r"model m cannot be loaded: .*RuntimeError: CUDA error: device gone$"):
         next(slides)
 
 

@@ -15,6 +15,7 @@ import zarr
 from support_nuclei import FRAME, OUTPUTS, PROVENANCE, Sample, make_folder, make_record, make_sample, write_table
 
 from wsipipe import labels as labels_module
+from wsipipe import verifygeojson
 from wsipipe.grid import Box
 from wsipipe.labels import list_shards, read_labels, write_reduced_shard
 from wsipipe.nuclei import Outlines, Runs
@@ -329,10 +330,33 @@ def test_nan_in_the_geojson_text_is_named(folder: Path, sample: Sample) -> None:
     _assert_only(verify_folder(folder), GEOJSON, "is not strict JSON")
 
 
+def test_the_geojson_package_looks_at_an_even_sample(good: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[str] = []
+    monkeypatch.setattr(verifygeojson, "SAMPLE", 10)
+    monkeypatch.setattr(verifygeojson, "_invalid", lambda feature: looked.append(feature["id"]) or ["one"])
+    (line,) = verify_folder(good)
+    assert "not valid for the geojson package" in line
+    ids = pq.read_table(good / TABLE)["uuid"].to_pylist()
+    assert looked == ids[:: -(-len(ids) // 10)]
+
+
+def test_a_polygon_that_the_geojson_package_refuses_is_named() -> None:
+    feature = {
+        "type": "Feature",
+        "id": "x",
+        "properties": {},
+        "geometry": {"type": "Polygon", "coordinates": [[[0, 0]]]},
+    }
+    (name,) = verifygeojson._invalid(feature)
+    assert name.startswith("x (")
+
+
 def test_another_measurement_in_the_geojson_is_named(folder: Path, sample: Sample) -> None:
     _edit_geojson(folder, lambda features: features[5]["properties"]["measurements"].update({"Area µm^2": 1.0}))
     _sign(folder, len(sample.table))
-    _assert_only(verify_folder(folder), GEOJSON, "Area µm^2 is not area_um2", sample.table["uuid"][5].as_py())
+    _assert_only(
+        verify_folder(folder), GEOJSON, "Area µm^2 is not area of the polygon", sample.table["uuid"][5].as_py()
+    )
 
 
 def test_a_missing_column_is_named(folder: Path, sample: Sample) -> None:
