@@ -19,6 +19,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from wsipipe.atomic import replacing
+from wsipipe.measure import BLOCK_SCHEMA
 from wsipipe.nuclei import Outlines
 from wsipipe.provenance import Provenance, provenance_text
 
@@ -27,40 +28,15 @@ NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "https://pypi.org/project/wsipipe/#nu
 ROW_GROUP = 32_768  # rows; about 20 MB while it is assembled
 MAY_BE_NULL = ("class_prob", "neighbour_distance_um")  # unclassified; no other nucleus on the slide
 
-_MEASURED = (
-    "area_um2",
-    "perimeter_um",
-    "equivalent_diameter_um",
-    "major_axis_um",
-    "minor_axis_um",
-    "eccentricity",
-    "orientation_rad",
-    "solidity",
-    "circularity",
-    "max_diameter_um",
-    "min_diameter_um",
-    "hematoxylin_od_mean",
-    "hematoxylin_od_std",
-    "hematoxylin_od_min",
-    "hematoxylin_od_max",
-    "eosin_od_mean",
-    "eosin_od_std",
-    "red_mean",
-    "green_mean",
-    "blue_mean",
-    "neighbour_distance_um",
-)
+# What is measured inside a block comes first, in its order; then what only the whole slide tells.
 SCHEMA = pa.schema(
     [
         pa.field("label", pa.uint32(), nullable=False),
         pa.field("uuid", pa.string(), nullable=False),
-        pa.field("class_name", pa.string(), nullable=False),
-        pa.field("class_prob", pa.float32()),
-        pa.field("centroid_x_l0", pa.float64(), nullable=False),
-        pa.field("centroid_y_l0", pa.float64(), nullable=False),
-        *(pa.field(name, pa.float32(), nullable=name in MAY_BE_NULL) for name in _MEASURED),
+        *(field for field in BLOCK_SCHEMA if field.name != "touches_edge"),
+        pa.field("neighbour_distance_um", pa.float32()),
         pa.field("neighbours_50um", pa.int32(), nullable=False),
-        pa.field("touches_edge", pa.bool_(), nullable=False),
+        BLOCK_SCHEMA.field("touches_edge"),
         pa.field("is_outlier", pa.bool_(), nullable=False),
         pa.field("in_artefact", pa.bool_(), nullable=False),
         pa.field("geometry", pa.binary(), nullable=False),
