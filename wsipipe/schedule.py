@@ -141,9 +141,12 @@ class DaskPool:
     def close(self, *, at_once: bool) -> None:
         """Leave the cluster; stop it if this run has started it."""
         timeout = CLOSE_S if at_once else 10 * CLOSE_S
-        self._client.close(timeout=timeout)
-        if self._cluster is not None:
-            self._cluster.close(timeout=timeout)
+        for part in (self._client, self._cluster):
+            try:
+                if part is not None:
+                    part.close(timeout=timeout)
+            except (TimeoutError, OSError) as error:  # workers that do not answer end with their parent
+                logger.debug("closing %s: %r", part, error)
 
 
 def _connect(target: Any) -> Client:
@@ -177,6 +180,10 @@ def start_cluster(workers: Workers, model: str) -> Any:
     return cluster
 
 
+# Ctrl-C in a terminal reaches every process; the run's own one stops the workers.
+_IGNORE_INTERRUPT = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"
+
+
 def _local_worker(workers: LocalProcesses, number: int, model: str) -> dict[str, Any]:
     """Describe one process: the first of them own a device each, the others only do CPU tasks."""
     owns_model = model == "MODEL" or number < len(workers.devices)
@@ -189,6 +196,7 @@ def _local_worker(workers: LocalProcesses, number: int, model: str) -> dict[str,
         "memory_limit": None,
         "silence_logs": logging.ERROR,
         "env": env,
+        "preload": [_IGNORE_INTERRUPT],
         "host": "127.0.0.1",
         "dashboard_address": "127.0.0.1:0",
     }
