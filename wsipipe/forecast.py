@@ -6,19 +6,20 @@ from dataclasses import dataclass
 import numpy as np
 
 from wsipipe.faults import explain
+from wsipipe.journal import SlideFolder
+from wsipipe.machine import rss_bytes
+from wsipipe.memory import EXTRACT_BYTES_PER_PX, block_window_px, fixed_bytes, share_memory
 from wsipipe.options import RunOptions
-from wsipipe.segmenter import Segmenter
+from wsipipe.segmenter import Segmenter, facts_of
 from wsipipe.slide import open_slide
 from wsipipe.slidelist import Refusal, SlideJob, SlideList
 from wsipipe.slideplan import SlidePlan, plan_slide, read_tile
 
 # Measured by benchmarks/stages.py on drawn slides with about 500 nuclei per tile; see docs/performance.md.
 HOST_S_PER_TILE = 0.15  # CPU seconds for reading, cutting out, measuring and writing one 1024 px tile
-BASE_BYTES = 900 * 2**20  # resident memory with PyTorch and a small model loaded
-BLOCK_BYTES_PER_PX = 40  # maps, labels, colours and kernels' work space of one block in one thread
 NUCLEI_PER_MM2 = 4000.0  # a middling H&E density, for the disk estimate only
 BYTES_PER_NUCLEUS = 700  # GeoJSON (shape detail, gzipped) + parquet + labels
-MAP_BYTES_PER_PX = 0.5  # compressed maps while the slide is unfinished
+MAP_BYTES_PER_PX = 0.5  # all maps of a work px, compressed, while the slide is unfinished
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +28,7 @@ class Forecast:
 
     Attributes:
         problem: one line; empty if the slide can run. The numbers are 0 then.
-        memory, disk: bytes; disk counts what stays.
+        memory, disk: bytes; disk counts the results and the maps that lie beside them while the slide is unfinished.
         seconds: wall time on this machine.
     """
 
@@ -49,11 +50,36 @@ class Forecast:
 def forecast_slides(slides: SlideList, segmenter: Segmenter, options: RunOptions) -> list[Forecast]:
     """Look at every slide without segmenting it.
 
-    Opens each, finds its tissue and reads one tile of it, so that a slide that fails here would fail in a run.
+    Opens each, finds its tissue and reads one tile of it, so that a slide that fails here would fail in a run. A folder
+    of the output that holds results of other parameters is such a failure.
+
+    Raises:
+        UsageError: the model does not fit the memory that the options name.
     """
+    base, facts = rss_bytes(), facts_of(segmenter)
+    budget = share_memory(options.memory, base=base, threads=options.threads, model=facts)
     seconds_per_tile = measure_model(segmenter, options.batch_size or 1)
     found = [_refused(refusal) for refusal in slides.refusals if refusal.fatal]
-    return found + [_forecast(job, segmenter, options, seconds_per_tile) for job in slides.jobs]
+    need = _Need(
+        seconds_per_tile + HOST_S_PER_TILE / budget.cpu_slots,
+        fixed_bytes(base, facts),
+        budget.cpu_slots * EXTRACT_BYTES_PER_PX,
+        block_window_px(facts),
+    )
+    return found + [_forecast(job, segmenter, options, need) for job in slides.jobs]
+
+
+@dataclass(frozen=True, slots=True)
+class _Need:
+    """What this machine's model takes: seconds per tile, bytes for the run and per px of a window, px of a window."""
+
+    seconds_per_tile: float
+    fixed_bytes: int
+    bytes_per_px: int
+    window_px: int
+
+    def memory(self, plan: SlidePlan) -> int:
+        return self.fixed_bytes + self.bytes_per_px * min(self.window_px, plan.grid.width * plan.grid.height)
 
 
 def measure_model(segmenter: Segmenter, batch: int) -> float:
@@ -74,10 +100,12 @@ def _refused(refusal: Refusal) -> Forecast:
     return Forecast(refusal.path, refusal.id, refusal.reason)
 
 
-def _forecast(job: SlideJob, segmenter: Segmenter, options: RunOptions, seconds_per_tile: float) -> Forecast:
+def _forecast(job: SlideJob, segmenter: Segmenter, options: RunOptions, need: _Need) -> Forecast:
     try:
         with open_slide(job.path, mpp=job.mpp) as slide:
             plan = plan_slide(slide, job, segmenter, options)
+            if not options.overwrite:
+                SlideFolder(options.out / job.id).check(plan.key)
             if plan.blocks:
                 tiles = [tile for block in plan.blocks for tile in block.tiles]
                 read_tile(slide, plan.frame, tiles[len(tiles) // 2])
@@ -92,14 +120,14 @@ def _forecast(job: SlideJob, segmenter: Segmenter, options: RunOptions, seconds_
                 height=slide.height,
                 tissue_mm2=plan.tissue_mm2,
                 tiles=plan.n_tiles,
-                seconds=plan.n_tiles * (seconds_per_tile + HOST_S_PER_TILE / options.threads),
-                memory=_memory(plan, options),
-                disk=round(plan.tissue_mm2 * NUCLEI_PER_MM2 * BYTES_PER_NUCLEUS + 2**20),
+                seconds=plan.n_tiles * need.seconds_per_tile,
+                memory=need.memory(plan),
+                disk=_disk(plan),
             )
     except Exception as error:
         return Forecast(str(job.path), job.id, explain(error))
 
 
-def _memory(plan: SlidePlan, options: RunOptions) -> int:
-    side = min(plan.grid.block_tiles * plan.grid.core, max(plan.grid.width, plan.grid.height))
-    return BASE_BYTES + options.threads * BLOCK_BYTES_PER_PX * side * side
+def _disk(plan: SlidePlan) -> int:
+    results = plan.tissue_mm2 * NUCLEI_PER_MM2 * BYTES_PER_NUCLEUS + 2**20
+    return round(results + plan.n_tiles * plan.grid.core**2 * MAP_BYTES_PER_PX)

@@ -109,16 +109,7 @@ class SlideFolder:
         """
         if overwrite:
             self._clear()
-        held = self._held_key()
-        if held is None and self.path.is_dir() and any(self.path.iterdir()):
-            raise OutputError(
-                f"folder holds files that wsipipe did not write; empty it or choose another -o: {self.path}"
-            )
-        if held is not None and held.to_json() != key.to_json():
-            raise RunKeyError(
-                f"folder holds results of other parameters ({key.differences(held)}); "
-                f"pass --overwrite or another -o: {self.path}"
-            )
+        self.check(key)
         if self.is_done():
             return True
         try:
@@ -132,6 +123,24 @@ class SlideFolder:
                 f"cannot write the output folder ({error.strerror}); choose another -o: {self.path}"
             ) from error
         return False
+
+    def check(self, key: RunKey) -> None:
+        """Refuse a folder that a run with this key must not write to; nothing is changed.
+
+        Raises:
+            RunKeyError: it holds results of another run key.
+            OutputError: it holds files that are not ours.
+        """
+        held = self._held_key()
+        if held is None and self.path.is_dir() and any(self.path.iterdir()):
+            raise OutputError(
+                f"folder holds files that wsipipe did not write; empty it or choose another -o: {self.path}"
+            )
+        if held is not None and held.to_json() != key.to_json():
+            raise RunKeyError(
+                f"folder holds results of other parameters ({key.differences(held)}); "
+                f"pass --overwrite or another -o: {self.path}"
+            )
 
     def _held_key(self) -> RunKey | None:
         values = _read_json(self.record_path).get("run_key") or _read_json(self.work / KEY_NAME)

@@ -52,8 +52,7 @@ def share_memory(limit: int | None, *, base: int, threads: int, model: ModelFact
     """
     window_px = block_window_px(model)
     one = EXTRACT_BYTES_PER_PX * window_px
-    lane = LANE_TASKS * READ_AHEAD * (3 + len(model.map_names)) * model.tile**2
-    fixed = base + lane + 2 * SLIDE_BYTES
+    fixed = fixed_bytes(base, model)
     total = limit if limit is not None else base + round(DEFAULT_SHARE * available_memory_bytes())
     fitting = (total - fixed) // one
     if fitting < 1 and limit is not None:
@@ -72,6 +71,12 @@ def share_memory(limit: int | None, *, base: int, threads: int, model: ModelFact
         readers=max(1, min(4, threads)),
         window_px=window_px + spare // (2 * slots * EXTRACT_BYTES_PER_PX),
     )
+
+
+def fixed_bytes(base: int, model: ModelFacts) -> int:
+    """Return what a run takes before the first CPU task: base, tiles in front of the model and two open slides."""
+    lane = LANE_TASKS * READ_AHEAD * (3 + len(model.map_names)) * model.tile**2
+    return base + lane + 2 * SLIDE_BYTES
 
 
 def block_window_px(model: ModelFacts) -> int:

@@ -82,6 +82,19 @@ class RunOptions:
         return tuple(f"cuda:{k}" for k in range(torch.cuda.device_count())) or ("cuda:0",)
 
 
+def parse_batch(text: str) -> int | None:
+    """Turn `auto` into None and a number into itself.
+
+    Raises:
+        UsageError: it is neither.
+    """
+    if text == "auto":
+        return None
+    if not text.isdigit():
+        raise UsageError(f"--batch-size must be auto or a number >= 1, got {text!r}")
+    return int(text)
+
+
 def parse_memory(text: str) -> int:
     """Turn `16GB`, `800MB` or a plain number of bytes into bytes (1 GB = 2^30).
 

@@ -164,6 +164,22 @@ def test_plan_tells_what_would_fail_and_writes_nothing(wsipipe, slide, tmp_path)
     assert json.loads(out.splitlines()[0])["tiles"] >= 1
 
 
+def test_plan_takes_the_config_of_a_run_and_names_results_of_other_parameters(wsipipe, slide, tmp_path):
+    config = tmp_path / "run.toml"
+    config.write_text(
+        f'out = "{tmp_path / "out"}"\nmodel = "classical"\nworkers = 0\nmemory = "3GB"\nfail-fast = true\n'
+    )
+    assert wsipipe("run", slide, "--config", config)[0] == 0
+    code, out, err = wsipipe("plan", slide, "--config", config)
+    assert code == 0, err
+    code, out, _ = wsipipe("plan", slide, "--config", config, "--stain", "macenko")
+    assert code == 1
+    assert 'results of other parameters (stain: "qupath" -> "macenko")' in out
+    assert wsipipe("plan", slide, "--config", config, "--stain", "macenko", "--overwrite")[0] == 0
+    config.write_text('modell = "classical"\n')
+    assert wsipipe("plan", slide, "--config", config)[0] == 2
+
+
 def test_models_and_doctor_tell_as_text_and_as_json(wsipipe):
     code, out, _ = wsipipe("models")
     assert code == 0

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from wsipipe.errors import UsageError
+from wsipipe.options import GeoJsonDetail, StainChoice
 
 SLIDES_HELP = (
     "Slides: files, quoted globs, folders, or a CSV with columns path[,mpp][,id]. "
@@ -20,8 +21,10 @@ SLIDES_HELP = (
 def read_config(ctx: typer.Context, path: Path | None) -> Path | None:
     """Take option values from a TOML file; what the command line names wins.
 
+    Every command takes the file of a run and passes over what only `run` knows.
+
     Raises:
-        UsageError: the file cannot be read, or holds a key that is no option of this command.
+        UsageError: the file cannot be read, or holds a key that is no option of this command or of `run`.
     """
     if path is None:
         return None
@@ -29,10 +32,15 @@ def read_config(ctx: typer.Context, path: Path | None) -> Path | None:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise UsageError(f"--config must be a readable TOML file ({error}): {path}") from error
-    ctx.default_map = {**(ctx.default_map or {}), **_checked(ctx.command.params, values, path)}
+    ctx.default_map = {**(ctx.default_map or {}), **_checked(_parameters(ctx), values, path)}
     if ctx.default_map.get("verbose") is True:
         logging.getLogger().setLevel(logging.DEBUG)
     return path
+
+
+def _parameters(ctx: typer.Context) -> list[Any]:
+    siblings = getattr(ctx.parent.command, "commands", {}) if ctx.parent else {}
+    return [*ctx.command.params, *(siblings["run"].params if "run" in siblings else [])]
 
 
 def _checked(params: Sequence[Any], values: dict[str, Any], path: Path) -> dict[str, Any]:
@@ -69,6 +77,19 @@ Tissue = Annotated[str, typer.Option("--tissue", help="auto, none (everything), 
 AllowUpsampling = Annotated[
     bool, typer.Option("--allow-upsampling", help="Accept slides more than 2.5 times coarser than the model.")
 ]
+BatchSize = Annotated[str, typer.Option("--batch-size", help="Tiles per model call: auto or a number.")]
+Memory = Annotated[str | None, typer.Option("--memory", help="Memory that the run may use, e.g. 16GB.")]
+Workers = Annotated[
+    int | None, typer.Option("--workers", help="CPU tasks at once on this machine; 0 = one after another.", min=0)
+]
+Detail = Annotated[
+    GeoJsonDetail,
+    typer.Option("--geojson-detail", help="shape: six shape measurements; full: all; none: no GeoJSON."),
+]
+Stain = Annotated[
+    StainChoice, typer.Option("--stain", help="Stain vectors: QuPath's H&E defaults, or estimated per slide.")
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace earlier results of these slides.")]
 Metadata = Annotated[
     Path | None,
     typer.Option(

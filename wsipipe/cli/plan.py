@@ -6,8 +6,25 @@ from typing import TYPE_CHECKING
 import orjson
 import typer
 
-from wsipipe.cli.arguments import AllowUpsampling, Config, Device, Json, Model, Mpp, Slides, Tissue, Verbose
-from wsipipe.options import DEFAULT_MODEL, RunOptions, resolve_device
+from wsipipe.cli.arguments import (
+    AllowUpsampling,
+    BatchSize,
+    Config,
+    Detail,
+    Device,
+    Json,
+    Memory,
+    Model,
+    Mpp,
+    Out,
+    Overwrite,
+    Slides,
+    Stain,
+    Tissue,
+    Verbose,
+    Workers,
+)
+from wsipipe.options import DEFAULT_MODEL, DEFAULT_OUT, RunOptions, parse_batch, parse_memory, resolve_device
 
 if TYPE_CHECKING:
     from wsipipe.forecast import Forecast
@@ -15,18 +32,26 @@ if TYPE_CHECKING:
 
 def plan(
     slides: Slides,
+    out: Out = DEFAULT_OUT,
     model: Model = DEFAULT_MODEL,
     device: Device = "auto",
     mpp: Mpp = None,
     tissue: Tissue = "auto",
+    batch_size: BatchSize = "auto",
+    memory: Memory = None,
+    workers: Workers = None,
+    geojson_detail: Detail = "shape",
+    stain: Stain = "qupath",
     allow_upsampling: AllowUpsampling = False,
+    overwrite: Overwrite = False,
     json: Json = False,
     config: Config = None,
     verbose: Verbose = False,
 ) -> None:
-    """Look at every slide and say what a run would take; nothing is written.
+    """Look at every slide and say what a run with the same options would take; nothing is written.
 
-    Per slide: readable or not, format, mpp and where it came from, tissue, tiles, expected time, memory and disk.
+    Per slide: readable or not, format, mpp and where it came from, tissue, tiles, expected time, memory, and disk while
+    it runs.
     Exit code 1 if any slide would fail.
 
     Example: wsipipe plan slides/*.svs
@@ -35,7 +60,19 @@ def plan(
     from wsipipe.segmenter import load_segmenter
     from wsipipe.slidelist import list_slides
 
-    options = RunOptions(model=model, device=resolve_device(device), tissue=tissue, allow_upsampling=allow_upsampling)
+    options = RunOptions(
+        out=out,
+        model=model,
+        device=resolve_device(device),
+        tissue=tissue,
+        batch_size=parse_batch(batch_size),
+        memory=parse_memory(memory) if memory else None,
+        workers=workers,
+        geojson_detail=geojson_detail,
+        stain=stain,
+        allow_upsampling=allow_upsampling,
+        overwrite=overwrite,
+    )
     segmenter = load_segmenter(options.model, device=options.device)
     found = forecast_slides(list_slides(slides, mpp=mpp), segmenter, options)
     for slide in found:

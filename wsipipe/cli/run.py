@@ -7,26 +7,30 @@ import typer
 
 from wsipipe.cli.arguments import (
     AllowUpsampling,
+    BatchSize,
     Config,
+    Detail,
     Device,
     Group,
     Json,
+    Memory,
     Metadata,
     Model,
     Mpp,
     Out,
+    Overwrite,
     Patient,
     Slides,
+    Stain,
     Tissue,
     Verbose,
+    Workers,
 )
-from wsipipe.errors import UsageError
 from wsipipe.options import (
     DEFAULT_MODEL,
     DEFAULT_OUT,
-    GeoJsonDetail,
     RunOptions,
-    StainChoice,
+    parse_batch,
     parse_memory,
     resolve_device,
 )
@@ -39,26 +43,19 @@ def run(
     device: Device = "auto",
     mpp: Mpp = None,
     tissue: Tissue = "auto",
-    batch_size: Annotated[str, typer.Option("--batch-size", help="Tiles per model call: auto or a number.")] = "auto",
-    memory: Annotated[str | None, typer.Option("--memory", help="Memory that the run may use, e.g. 16GB.")] = None,
-    workers: Annotated[
-        int | None, typer.Option("--workers", help="CPU tasks at once on this machine; 0 = one after another.", min=0)
-    ] = None,
+    batch_size: BatchSize = "auto",
+    memory: Memory = None,
+    workers: Workers = None,
     scheduler: Annotated[
         str,
         typer.Option(
             "--scheduler", help="local, the address of a Dask scheduler, or a TOML file that names a cluster."
         ),
     ] = "local",
-    geojson_detail: Annotated[
-        GeoJsonDetail,
-        typer.Option("--geojson-detail", help="shape: six shape measurements; full: all; none: no GeoJSON."),
-    ] = "shape",
-    stain: Annotated[
-        StainChoice, typer.Option("--stain", help="Stain vectors: QuPath's H&E defaults, or estimated per slide.")
-    ] = "qupath",
+    geojson_detail: Detail = "shape",
+    stain: Stain = "qupath",
     allow_upsampling: AllowUpsampling = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace earlier results of these slides.")] = False,
+    overwrite: Overwrite = False,
     fail_fast: Annotated[bool, typer.Option("--fail-fast", help="Stop at the first slide that fails.")] = False,
     metadata: Metadata = None,
     patient: Patient = None,
@@ -88,7 +85,7 @@ def run(
         model=model,
         device=_device(device, scheduler),
         tissue=tissue,
-        batch_size=_parse_batch(batch_size),
+        batch_size=parse_batch(batch_size),
         memory=parse_memory(memory) if memory else None,
         workers=workers,
         scheduler=scheduler,
@@ -120,11 +117,3 @@ def _device(text: str, scheduler: str) -> str:
         return text
     resolved = resolve_device(text)
     return "cuda" if resolved.startswith("cuda") and text in ("auto", "cuda") else resolved
-
-
-def _parse_batch(text: str) -> int | None:
-    if text == "auto":
-        return None
-    if not text.isdigit():
-        raise UsageError(f"--batch-size must be auto or a number >= 1, got {text!r}")
-    return int(text)
