@@ -10,7 +10,7 @@ from wsipipe.machine import cpu_count
 
 GeoJsonDetail = Literal["shape", "full", "none"]
 StainChoice = Literal["qupath", "macenko"]
-DEFAULT_MODEL = "classical"
+DEFAULT_MODEL = "amasam-tiny"
 DEFAULT_OUT = Path("wsipipe-out")
 
 
