@@ -44,6 +44,7 @@ class RunRecord:
         versions: package -> version; includes python and platform.
         git_commit: of the source tree, None for an installed package.
         device: as a person would name it: "cpu", "cuda:0 NVIDIA ...".
+        seeds: of everything random that decided the results, name -> seed; {} = nothing random, as in every run today.
         stain: the stain vectors that were used and where they come from, JSON values.
         seconds: stage -> wall seconds.
         peak_vram_bytes: None where no GPU was used.

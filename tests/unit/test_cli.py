@@ -10,6 +10,7 @@ from support_he import he_picture
 from support_slides import write_slide
 
 from wsipipe.cli.main import main
+from wsipipe.options import DEFAULT_MODEL
 
 
 @pytest.fixture(scope="module")
@@ -189,7 +190,12 @@ def test_models_and_doctor_tell_as_text_and_as_json(wsipipe):
     code, out, _ = wsipipe("doctor")
     assert code == 0
     assert "openslide-python" in out
-    assert json.loads(wsipipe("doctor", "--json")[1])["cpu cores"] >= 1
+    facts = json.loads(wsipipe("doctor", "--json")[1])
+    assert facts["cpu cores"] >= 1
+    plain = facts["a plain run here"]
+    assert plain.keys() == {"device", "scheduler", "memory", "model", "precision"}
+    assert plain["scheduler"].startswith("local, ")
+    assert plain["model"] == DEFAULT_MODEL
 
 
 def test_demo_prints_a_score_and_where_to_look(wsipipe, tmp_path):

@@ -35,7 +35,6 @@ def doctor(json: Json = False) -> None:
     """
     import torch
 
-    from wsipipe.options import DEFAULT_MODEL
     from wsipipe.segmenter import list_segmenters
 
     memory = psutil.virtual_memory()
@@ -54,7 +53,7 @@ def doctor(json: Json = False) -> None:
         "gpus": gpus or "none that PyTorch can use: models run on the CPU",
         "packages": {name: _version(name) for name in PACKAGES},
         "models": {entry.name: entry.weights() for entry in list_segmenters()},
-        "default model": DEFAULT_MODEL,
+        "a plain run here": _plain_run(),
     }
     if json:
         typer.echo(orjson.dumps(facts).decode())
@@ -64,6 +63,40 @@ def doctor(json: Json = False) -> None:
         typer.echo(f"{name}: {value if not isinstance(rows, list) else ''}".rstrip())
         if isinstance(rows, list):
             typer.echo("\n".join(f"    {row}" for row in rows))
+
+
+def _plain_run() -> dict[str, str]:
+    """Say what `wsipipe run` would use without any option."""
+    from wsipipe.cluster import LocalProcesses, choose_workers
+    from wsipipe.machine import available_memory_bytes
+    from wsipipe.memory import DEFAULT_SHARE
+    from wsipipe.options import DEFAULT_MODEL, RunOptions, resolve_device
+
+    device = resolve_device("auto")
+    options = RunOptions(device="cuda" if device.startswith("cuda") else device)
+    workers = choose_workers(options.scheduler, workers=options.workers, devices=options.devices)
+    pool = "a Dask cluster"
+    if isinstance(workers, LocalProcesses):
+        threads = f"{workers.threads} threads"
+        pool = f"{threads} in one process" if workers.processes == 1 else f"{workers.processes} processes of {threads}"
+    share = DEFAULT_SHARE * available_memory_bytes()
+    return {
+        "device": ", ".join(options.devices),
+        "scheduler": f"{options.scheduler}, {pool}",
+        "memory": f"up to {share / 2**30:.1f} GiB, {DEFAULT_SHARE:.0%} of what is free",
+        "model": DEFAULT_MODEL,
+        "precision": _precision(DEFAULT_MODEL, device),
+    }
+
+
+def _precision(model: str, device: str) -> str:
+    from wsipipe.errors import WsipipeError
+    from wsipipe.segmenter import load_segmenter
+
+    try:
+        return str(load_segmenter(model, device=device).parameters.get("precision", "fp32"))
+    except WsipipeError as error:
+        return f"unknown, the model cannot be loaded: {error}"
 
 
 def _version(package: str) -> str:
