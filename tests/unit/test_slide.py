@@ -52,6 +52,16 @@ def test_a_slide_without_mpp_is_refused_and_opens_when_told(tmp_path):
     assert open_slide(path, mpp=0.5).mpp.x == 0.5
 
 
+def test_a_slide_that_is_refused_is_closed(tmp_path, monkeypatch):
+    path = write_slide(tmp_path / "x.tif", texture(64, 64), mpp=None)
+    closed = []
+    close = openslide.OpenSlide.close
+    monkeypatch.setattr(openslide.OpenSlide, "close", lambda self: closed.append(self) or close(self))
+    with pytest.raises(ScaleError):
+        open_slide(path)
+    assert len(closed) == 1
+
+
 def test_level_zero_is_copied_and_white_beyond_the_edge(tmp_path):
     path = write_slide(tmp_path / "x.tif", texture(150, 130))
     with open_slide(path) as slide:
