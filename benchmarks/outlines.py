@@ -80,9 +80,7 @@ def main() -> None:
     fast, slow = statistics.median(mine), statistics.median(theirs)
     print(f"{n} nuclei in a {SIDE} px tile; polygons and all measurements")
     print(f"ours         {1e3 * fast:8.1f} CPU-ms, {1e6 * fast / n:7.1f} us per nucleus")
-    print(
-        f"scikit-image {1e3 * slow:8.1f} CPU-ms, {1e6 * slow / n:7.1f} us each; ratio {slow / fast:.0f} (goal 30)"
-    )
+    print(f"scikit-image {1e3 * slow:8.1f} CPU-ms, {1e6 * slow / n:7.1f} us each; ratio {slow / fast:.0f} (goal 30)")
     traced = trace(labels, n, origin=(0, 0))
     thinned = simplify(traced)
     steps: dict[str, Callable[[], object]] = {
