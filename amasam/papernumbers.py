@@ -93,10 +93,6 @@ class PaperRow:
     method: str
     values: tuple[float | None, ...]
 
-    def value(self, column: str) -> float | None:
-        """The number of one column."""
-        return self.values[COLUMNS.index(column)]
-
 
 def _methods(data: str, text: str) -> list[PaperRow]:
     cells = [[cell.strip() for cell in line.split("|")] for line in text.strip().splitlines()]
@@ -113,8 +109,3 @@ def _numbers(text: str) -> tuple[float | None, ...]:
 
 
 PAPER_ROWS = (*_methods("MoNuSeg", _MONUSEG), *_methods("TNBC", _TNBC), *_ablations(_ABLATIONS))
-
-
-def paper_row(data: str, method: str) -> PaperRow:
-    """The row of table 1 for a data set ("MoNuSeg" | "TNBC") and a method ("AMA-SAM +")."""
-    return next(row for row in PAPER_ROWS if (row.table, row.data, row.method) == (1, data, method))

@@ -26,6 +26,8 @@ class DataConfig:
         primary: name of the primary domain's set, described by data/NAME.toml beside the recipe.
         auxiliary: the other domains.
         aux_all: auxiliary sets give their held-out patients to training, too.
+        split: "patient" holds out the patients that the descriptions name; "random" is UN-SAM's 80 / 10 / 10 % of the
+            images by the seed, across patients: only to compare with papers, never for weights that ship.
         final: the primary set's validation patients are trained on as well; only for a recipe that is frozen.
         mpp: every image is resampled to this before patches are cut.
         patch: side of a training patch, px.
@@ -40,6 +42,7 @@ class DataConfig:
     primary: str = "monuseg_train"
     auxiliary: tuple[str, ...] = ("tnbc", "cpm15", "gbm40")
     aux_all: bool = False
+    split: Literal["patient", "random"] = "patient"
     final: bool = False
     mpp: float = 0.25
     patch: int = 256

@@ -9,7 +9,7 @@ from amasam.data.load import load_set
 from amasam.data.prefetch import PrefetchConfig, PrefetchLoader
 from amasam.data.sampler import CropSampler, SamplerConfig
 from amasam.data.samples import DataSet, Sample
-from amasam.data.splits import split_by_patient, training_sets
+from amasam.data.splits import splitter, training_sets
 from amasam.trainconfig import DataConfig, TrainConfig
 from wsipipe.errors import UsageError
 
@@ -27,23 +27,25 @@ class TrainingData:
     validation: tuple[Sample, ...]
 
 
-def load_training_data(config: DataConfig, descriptions: Path, root: Path) -> TrainingData:
+def load_training_data(config: DataConfig, descriptions: Path, root: Path, *, seed: int) -> TrainingData:
     """Read the sets of a recipe.
 
     Args:
         config: data part of the recipe.
         descriptions: folder of the sets' TOML files, NAME.toml.
         root: folder that the sets' image folders are relative to.
+        seed: of the random split, where the recipe asks for it.
 
     Raises:
         DataError: a set is missing or not as described.
     """
     sets = [load_set(find_description(descriptions, name), root) for name in (config.primary, *config.auxiliary)]
-    training = training_sets(sets, primary=sets[0].name, aux_all=config.aux_all)
+    split = splitter(config.split, seed)
+    training = training_sets(sets, primary=sets[0].name, aux_all=config.aux_all, split=split)
     if config.final:
-        first = split_by_patient(sets[0])
+        first = split(sets[0])
         training[0] = sets[0].keep(lambda sample: sample not in first.test.samples)
-    validation = [sample for data in sets for sample in split_by_patient(data).validation.samples]
+    validation = [sample for data in sets for sample in split(data).validation.samples]
     return TrainingData(tuple(training), tuple(validation))
 
 

@@ -115,7 +115,7 @@ def prepare_run(
     state = out / rundir.STATE
     if state.exists() and options.resume == "never":
         raise OutputError(f"folder holds a training run; use --resume auto or another --out: {out}")
-    data = load_training_data(config.data, options.descriptions, options.data_root)
+    data = load_training_data(config.data, options.descriptions, options.data_root, seed=config.seed)
     torch.manual_seed(config.seed)
     model = _make_model(config, process, on_download).to(device)
     sampler = make_sampler(config, data.sets, model.config.instance_maps)

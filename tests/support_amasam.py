@@ -5,8 +5,8 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from support_drawn import draw_set
 
-from amasam.data.synthetic import draw_set
 from amasam.recipe import config_from_table
 from amasam.train import train
 from amasam.trainconfig import TrainConfig

@@ -1,6 +1,5 @@
 """The value that training steps eat."""
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 
@@ -56,10 +55,6 @@ class DomainBatch:
     def part(self, rows: slice) -> "DomainBatch":
         """Some rows, for gradient accumulation."""
         return self._map(lambda tensor: tensor[rows])
-
-    def domain_counts(self) -> dict[int, int]:
-        """Patches per domain index."""
-        return dict(sorted(Counter(self.domain.tolist()).items()))
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> "DomainBatch":
         return DomainBatch(*(change(getattr(self, item.name)) for item in fields(self)))

@@ -1,6 +1,5 @@
 """What a data set is in memory: annotated images with their mpp, patient and domain, and which outlines to trust."""
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
@@ -81,15 +80,6 @@ class DataSet:
     def keep(self, wanted: Callable[[Sample], bool]) -> "DataSet":
         """The same set with the wanted samples only."""
         return replace(self, samples=tuple(sample for sample in self.samples if wanted(sample)))
-
-    def fingerprint(self) -> str:
-        """SHA-256 over names, pixels and labels: some public sets were corrected without a new name."""
-        digest = hashlib.sha256()
-        for sample in self.samples:
-            digest.update(f"{sample.name} {sample.labels.shape} ".encode())
-            digest.update(sample.image.tobytes())
-            digest.update(sample.labels.tobytes())
-        return digest.hexdigest()
 
     def __len__(self) -> int:
         return len(self.samples)

@@ -1,11 +1,13 @@
 """Splits by patient: written down in the data set's description, never drawn at run time without a seed."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import Literal
 
 import numpy as np
 
-from amasam.data.samples import DataError, DataSet, Sample
+from amasam.data.samples import DataError, DataSet
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,37 +38,6 @@ def split_by_patient(data: DataSet) -> Split:
     )
 
 
-def training_sets(
-    sets: Sequence[DataSet], *, primary: str, leave_out: Sequence[str] = (), aux_all: bool = False
-) -> list[DataSet]:
-    """Choose what is trained on.
-
-    Args:
-        sets: all data sets of the run.
-        primary: name of the primary domain.
-        leave_out: sets that are not trained on at all (leave-one-laboratory-out).
-        aux_all: auxiliary sets give all their images, held-out ones too; the primary set never does.
-
-    Returns:
-        The training parts, primary first, then in the given order.
-    """
-    names = [data.name for data in sets]
-    if primary not in names or len(set(names)) != len(names):
-        raise DataError(f"data sets must have different names and hold the primary set {primary!r}, got {names}")
-    if unknown := sorted(set(leave_out) - set(names)) or (primary in leave_out and [primary]):
-        raise DataError(f"cannot leave out {unknown[0]!r}: not an auxiliary set of this run ({names})")
-    return [
-        data if aux_all and data.name != primary else split_by_patient(data).train
-        for data in sorted(sets, key=lambda data: data.name != primary)
-        if data.name not in leave_out
-    ]
-
-
-def shared_patients(one: Sequence[Sample], other: Sequence[Sample]) -> set[tuple[str, str]]:
-    """(domain, patient) pairs that both parts hold; a sound split has none."""
-    return {(s.domain, s.patient) for s in one} & {(s.domain, s.patient) for s in other}
-
-
 def split_at_random(data: DataSet, *, seed: int) -> Split:
     """80 / 10 / 10 % of the images at random, as UN-SAM does [U]: 44 images give 35 / 4 / 5.
 
@@ -79,3 +50,35 @@ def split_at_random(data: DataSet, *, seed: int) -> Split:
         replace(data, samples=tuple(data.samples[at] for at in sorted(part.tolist()))) for part in parts
     )
     return Split(train, validation, test)
+
+
+def splitter(kind: Literal["patient", "random"], seed: int) -> Callable[[DataSet], Split]:
+    """Return the function that parts every set of a run."""
+    return split_by_patient if kind == "patient" else partial(split_at_random, seed=seed)
+
+
+def training_sets(
+    sets: Sequence[DataSet],
+    *,
+    primary: str,
+    aux_all: bool = False,
+    split: Callable[[DataSet], Split] = split_by_patient,
+) -> list[DataSet]:
+    """Choose what is trained on.
+
+    Args:
+        sets: all data sets of the run.
+        primary: name of the primary domain.
+        aux_all: auxiliary sets give all their images, held-out ones too; the primary set never does.
+        split: parts a set.
+
+    Returns:
+        The training parts, primary first, then in the given order.
+    """
+    names = [data.name for data in sets]
+    if primary not in names or len(set(names)) != len(names):
+        raise DataError(f"data sets must have different names and hold the primary set {primary!r}, got {names}")
+    return [
+        data if aux_all and data.name != primary else split(data).train
+        for data in sorted(sets, key=lambda data: data.name != primary)
+    ]

@@ -14,8 +14,6 @@ from amasam.model.folded import folded_attention
 from amasam.model.layers import Adapter
 from amasam.sam import sam_module
 
-PATCH = 16
-
 
 @dataclass(frozen=True, slots=True)
 class VitSize:

@@ -332,6 +332,7 @@ def test_position_made_in_inference_mode_does_not_hinder_training():
     with torch.inference_mode():
         model(images)
     model(images).fine.sum().backward()
+    assert model.image_encoder.downs[0].bn.weight.grad.abs().max() > 0
 
 
 def test_gradient_checkpoints_change_no_gradient_of_a_vit():

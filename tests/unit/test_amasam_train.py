@@ -1,5 +1,6 @@
 """Recipes, schedules, averaged weights, prompts, logs, and a whole tiny run."""
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from amasam.optim import Ema, alignment_strength, lr_factor, peak_lr, steps_per_
 from amasam.promptmix import PromptKind, draw_prompts, perturbed_mask
 from amasam.recipe import config_from_table, load_recipe
 from amasam.trainconfig import AlignConfig, OptimConfig, PromptConfig, TrainConfig
+from amasam.traindata import load_training_data
 from amasam.trainlog import TrainLog, read_log
 from amasam.trainrun import prepare_run
 from amasam.trainstep import forward_losses, gradient_norms, prompt_in
@@ -83,6 +85,12 @@ def test_the_recipe_key_ignores_logging_and_workers_but_no_learning_rate() -> No
     same = changed(config, {"watch": {"log_every": 7}, "data": {"workers": 5}})
     assert rundir.recipe_key(same) == rundir.recipe_key(config)
     assert rundir.recipe_key(changed(config, {"optim": {"lr": 2e-3}})) != rundir.recipe_key(config)
+
+
+def test_an_option_at_its_default_leaves_the_recipe_key_alone() -> None:
+    assert rundir.recipe_key(TrainConfig()) == hashlib.sha256(b"{}").hexdigest()
+    assert rundir.recipe_key(changed(TrainConfig(), {"data": {"split": "patient"}})) == rundir.recipe_key(TrainConfig())
+    assert rundir.recipe_key(changed(TrainConfig(), {"data": {"split": "random"}})) != rundir.recipe_key(TrainConfig())
 
 
 # Schedules
@@ -299,6 +307,20 @@ def test_a_set_without_description_is_named(project: Path, tmp_path: Path) -> No
     config = changed(load_recipe(project / "recipe.toml"), {"data": {"primary": "nowhere"}})
     with pytest.raises(UsageError, match=r"'nowhere'.*drawn, other"):
         prepare_run(config, tmp_path / "run", options_for(project))
+
+
+def test_the_random_split_crosses_the_held_out_patients_as_the_seed_says(project: Path) -> None:
+    def trained(split: str, seed: int) -> list[list[str]]:
+        table = {"data": {"split": split}, "seed": seed}
+        config = changed(load_recipe(project / "recipe.toml"), table)
+        data = load_training_data(config.data, project / "data", project, seed=config.seed)
+        return [[sample.name for sample in part.samples] for part in data.sets]
+
+    assert trained("patient", 0)[0] == trained("patient", 1)[0] == ["drawn_01", "drawn_02"]
+    drawn = [trained("random", seed) for seed in range(8)]
+    assert drawn == [trained("random", seed) for seed in range(8)]
+    assert all(len(names) == 2 for run in drawn for names in run)  # 80 % of three images
+    assert any("drawn_00" in run[0] for run in drawn)
 
 
 def test_a_loss_that_is_not_finite_ends_the_run(project: Path, tmp_path: Path) -> None:

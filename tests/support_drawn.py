@@ -1,4 +1,4 @@
-"""Drawn H&E-like images with exact labels: tests and demos need no download."""
+"""Drawn H&E-like images with exact labels."""
 
 import math
 
