@@ -2,11 +2,11 @@
 
 import gzip
 import json
-import math
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from support_golden import compare_golden
 from support_he import he_picture
 from support_slides import write_slide
 
@@ -32,27 +32,10 @@ def golden(request):
     """Compare with a frozen JSON file, or rewrite it."""
 
     def compare(name, value):
-        path = HERE / name
-        if request.config.getoption("--update-golden"):
-            path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        assert_close(value, json.loads(path.read_text(encoding="utf-8")), name)
+        update = request.config.getoption("--update-golden")
+        compare_golden(HERE / name, value, update=update, tolerance=TOLERANCE)
 
     return compare
-
-
-def assert_close(got, expected, where):
-    if isinstance(expected, dict):
-        assert got.keys() == expected.keys(), where
-        for key, value in expected.items():
-            assert_close(got[key], value, f"{where}/{key}")
-    elif isinstance(expected, list):
-        assert len(got) == len(expected), where
-        for i, (one, other) in enumerate(zip(got, expected, strict=True)):
-            assert_close(one, other, f"{where}[{i}]")
-    elif isinstance(expected, float):
-        assert math.isclose(got, expected, rel_tol=TOLERANCE, abs_tol=TOLERANCE), f"{where}: {got} != {expected}"
-    else:
-        assert got == expected, where
 
 
 def test_geojson_of_the_tiny_slide_is_as_frozen(folder, golden):
