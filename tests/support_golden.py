@@ -5,7 +5,7 @@ import math
 
 
 def compare_golden(path, value, *, update, tolerance):
-    """Compare a value of JSON types with a frozen file, numbers with a relative (and as large an absolute) tolerance."""
+    """Compare a value of JSON types with a frozen file, numbers within a relative and equal absolute tolerance."""
     if update:
         path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     assert_close(value, json.loads(path.read_text(encoding="utf-8")), path.name, tolerance)

@@ -73,6 +73,7 @@ class PrefetchLoader:
             prefetch_factor=self.config.ahead,
             collate_fn=_as_is,
             pin_memory=self.config.pin,
+            multiprocessing_context="spawn",  # a fork would inherit locks of OpenCV's and torch's threads
             worker_init_fn=_one_thread,
         )
         return iter(loader)
