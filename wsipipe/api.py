@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wsipipe.errors import MissingExtraError, OutputError, SlideError
+from wsipipe.errors import MissingExtraError, OutputError, SlideError, UsageError
 
 if TYPE_CHECKING:
     import dask.array as da
@@ -171,6 +171,8 @@ def segment_slide(
         workers=workers,
         overwrite=overwrite,
     )
+    if mpp is not None and not (isinstance(mpp, int | float) and mpp > 0):
+        raise UsageError(f"mpp must be a positive number of micrometres per pixel, got {mpp!r}")
     if not Path(path).is_file():
         raise SlideError(f"slide file does not exist; check the path: {path}")
     summary = run_slides(list_slides([str(path)], mpp=mpp), options, _ignore)

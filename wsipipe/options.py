@@ -66,6 +66,8 @@ class RunOptions:
             raise UsageError(f"--geojson-detail must be shape, full or none, got {self.geojson_detail!r}")
         if self.stain not in ("qupath", "macenko"):
             raise UsageError(f"--stain must be qupath or macenko, got {self.stain!r}")
+        if self.tissue not in ("auto", "none") and not Path(self.tissue).is_file():
+            raise UsageError(f"--tissue must be auto, none or an existing mask PNG or GeoJSON, got {self.tissue!r}")
 
     @property
     def threads(self) -> int:

@@ -50,10 +50,12 @@ def slide_mpp(properties: Mapping[str, str], override: float | None, path: Path)
         return Mpp(override, override, "option")
     x, y = (_positive(properties.get(f"openslide.mpp-{axis}")) for axis in "xy")
     if x is None or y is None:
-        raise ScaleError(f"slide does not tell its mpp (micrometres per px); pass it, e.g. --mpp 0.25: {path}")
+        raise ScaleError(
+            f"slide does not tell its mpp (micrometres per px); pass it, e.g. --mpp 0.25 for a 40x scan: {path}"
+        )
     doubt = _doubt(x, y, objective_power(properties))
     if doubt:
-        raise ScaleError(f"{doubt}; if you know the right value, pass it, e.g. --mpp 0.25: {path}")
+        raise ScaleError(f"{doubt}; if you know the right value, pass it, e.g. --mpp 0.25 for a 40x scan: {path}")
     return Mpp(x, y, "slide")
 
 

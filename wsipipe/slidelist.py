@@ -106,7 +106,11 @@ def _read_table(table: Path, mpp: float | None) -> Iterator[SlideJob | Refusal]:
     except (UnicodeDecodeError, csv.Error) as error:
         raise UsageError(f"slide table must be UTF-8 CSV: {error}: {table}") from error
     if not rows or "path" not in rows[0]:
-        raise UsageError(f"slide table needs a header with the column path (and optionally mpp, id) and rows: {table}")
+        found = ", ".join(map(repr, rows[0])) if rows else "no rows"
+        raise UsageError(
+            f"slide table needs rows and a header with the column path (optionally mpp, id), separated by commas; "
+            f"found {found}: {table}"
+        )
     for row in rows:
         yield _table_job(table, row, mpp)
 

@@ -244,3 +244,25 @@ def test_cohort_is_rebuilt_from_finished_folders(wsipipe, slide, tmp_path):
     assert code == 0
     assert out.startswith("1 slides")
     assert (tmp_path / "cohort.csv").is_file()
+
+
+def test_folders_and_files_that_are_not_there_are_wrong_usage(wsipipe, slide, tmp_path):
+    code, _, err = wsipipe("run", slide, "-o", tmp_path / "out", "--tissue", tmp_path / "mask.png")
+    assert code == 2
+    assert "--tissue must be auto, none or an existing" in err
+    assert not (tmp_path / "out").exists()
+    code, _, err = wsipipe("cohort", slide.parent)
+    assert code == 2
+    assert "no slide folder lies in" in err
+    assert not (slide.parent / "cohort.csv").exists()
+    code, _, err = wsipipe("verify", tmp_path / "nowhere")
+    assert code == 2
+    assert "no such folder" in err
+
+
+def test_a_slide_table_with_other_separators_names_what_was_found(wsipipe, slide, tmp_path):
+    table = tmp_path / "slides.csv"
+    table.write_text(f"path;mpp\n{slide};0.25\n", encoding="utf-8")
+    code, _, err = run(wsipipe, tmp_path / "out", table)
+    assert code == 2
+    assert "separated by commas; found 'path;mpp'" in err

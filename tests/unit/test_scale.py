@@ -26,7 +26,7 @@ def test_what_the_user_passes_wins_over_everything(doubtful):
 
 @pytest.mark.parametrize("missing", [{}, properties("0"), properties("nan"), properties("none"), properties("-1")])
 def test_a_missing_mpp_is_refused_with_what_to_pass(missing):
-    with pytest.raises(ScaleError, match=r"--mpp 0\.25: a b/slide\.svs$"):
+    with pytest.raises(ScaleError, match=r"--mpp 0\.25 for a 40x scan: a b/slide\.svs$"):
         slide_mpp(missing, None, PATH)
 
 

@@ -29,6 +29,8 @@ def cohort(
 
     if not out.is_dir():
         raise UsageError(f"OUT must be the output folder of earlier runs, there is no such folder: {out}")
+    if not any(out.glob("*/run.json")):
+        raise UsageError(f"OUT must be the output folder of earlier runs, no slide folder lies in: {out}")
     study = read_metadata(metadata, patient=patient, groups=tuple(group or ())) if metadata else None
     with locked(out):
         n_slides = rebuild_cohort(out, study)

@@ -33,7 +33,10 @@ def verify(
 def _slide_folders(folder: Path) -> list[Path]:
     """Expand an output folder into its slide folders; `OUT/*/` also names the links of the cohort's dataset."""
     from wsipipe.dataset import DATASET_NAME
+    from wsipipe.errors import UsageError
 
+    if not folder.is_dir():
+        raise UsageError(f"no such folder: {folder}")
     if folder.name == DATASET_NAME:
         return []
     if (folder / "failed.csv").is_file():
