@@ -40,7 +40,7 @@ def test_the_20x_slide_describes_itself(data_root):
 
 def test_the_tcga_slide_needs_its_mpp_and_has_a_level_made_by_halving(data_root):
     path = data_root / "slides" / TCGA
-    with pytest.raises(ScaleError, match=f"--mpp 0.25: .*{TCGA}"):
+    with pytest.raises(ScaleError, match=f"--mpp 0.25 for a 40x scan: .*{TCGA}"):
         open_slide(path)
     with open_slide(path, mpp=0.25) as slide:
         assert slide.downsamples == (1.0, 2.0)
