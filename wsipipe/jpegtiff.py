@@ -135,7 +135,7 @@ class TiffTiles:
         """Return uint8 (box.height, box.width, 3); box must lie inside the level.
 
         Raises:
-            SlideReadError: a tile is cut off or damaged.
+            SlideReadError: a tile is cut off or damaged, or the file cannot be read any more.
         """
         layout = self.levels[level]
         out = np.empty((box.height, box.width, 3), np.uint8)
@@ -175,7 +175,12 @@ class TiffTiles:
         layout = self.levels[level]
         if layout.sizes[index] == 0:
             return self._fill(level, layout.tile_box(index))
-        data = os.pread(self._file, layout.sizes[index], layout.offsets[index])
+        try:
+            data = os.pread(self._file, layout.sizes[index], layout.offsets[index])
+        except OSError as error:  # the disk or the network fails, or the slide was closed
+            raise SlideReadError(
+                f"slide cannot be read now ({error.strerror}); mend that and run again: {self._path}"
+            ) from error
         if len(data) < layout.sizes[index]:
             raise self._damaged(level, index, "the file ends before it")
         try:

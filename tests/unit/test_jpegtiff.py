@@ -4,6 +4,7 @@ import pytest
 from support_slides import blocks, lose_tile, texture, write_aperio, write_scn, write_slide
 
 from wsipipe import jpegtiff
+from wsipipe.errors import SlideReadError
 from wsipipe.frames import WorkFrame
 from wsipipe.grid import Box
 from wsipipe.slide import Slide, open_slide
@@ -93,3 +94,5 @@ def test_a_closed_reader_can_be_closed_again(tmp_path):
     slide = open_slide(write_slide(tmp_path / "x.tif", texture(64, 64)))
     slide.close()
     slide.close()
+    with pytest.raises(SlideReadError):
+        read_l0(slide, Box(0, 0, 64, 64))
