@@ -80,9 +80,9 @@ def test_runs_killed_at_random_moments_end_with_the_same_bytes_and_repeat_only_b
             finished += 1
         process.join()
         hears.close()
-    summary, _ = run([slide], tmp_path / f"out{finished}", segmenter=toy, workers=2)
-    assert summary.exit_code == 0
-    for k in range(finished + 1):
+    for k in range(finished + 1):  # the same command again, also where the kill came after the last byte
+        summary, _ = run([slide], tmp_path / f"out{k}", segmenter=toy, workers=2)
+        assert summary.exit_code == 0
         assert contents(tmp_path / f"out{k}" / "a") == contents(reference / "a")
     assert log.stat().st_size <= 48 * (finished + 1) + kills * IN_FLIGHT
 
