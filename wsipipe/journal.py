@@ -6,6 +6,7 @@ not at all, so that a killed run is continued from the last finished block.
 """
 
 import json
+import logging
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,6 +18,8 @@ from filelock import FileLock, Timeout
 
 from wsipipe.atomic import PARTIAL, write_text
 from wsipipe.errors import LockedError, OutputError, RunKeyError
+
+logger = logging.getLogger(__name__)
 
 FORMAT_VERSION = 1  # of a slide folder's contents; part of the run key
 LOCK_NAME = ".wsipipe.lock"
@@ -178,8 +181,13 @@ class SlideFolder:
         self.block_path(index).unlink(missing_ok=True)
 
     def finish(self) -> None:
-        """Remove the intermediate files of a finished slide."""
-        shutil.rmtree(self.work, ignore_errors=True)
+        """Remove the intermediate files of a finished slide; what resists is tried again by the next run."""
+        if not self.work.is_dir():
+            return
+        try:
+            shutil.rmtree(self.work)
+        except OSError as error:
+            logger.warning("intermediate files of a finished slide stay (%s): %s", error.strerror, self.work)
 
 
 def _read_json(path: Path) -> dict[str, Any]:

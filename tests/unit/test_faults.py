@@ -77,13 +77,15 @@ def test_runs_killed_at_random_moments_end_with_the_same_bytes_and_repeat_only_b
             process.kill()
             kills += 1
         except EOFError:  # it was done before it could be killed
+            process.join()
+            assert process.exitcode == 0
+            assert contents(out / "a") == contents(reference / "a")
             finished += 1
         process.join()
         hears.close()
-    for k in range(finished + 1):  # the same command again, also where the kill came after the last byte
-        summary, _ = run([slide], tmp_path / f"out{k}", segmenter=toy, workers=2)
-        assert summary.exit_code == 0
-        assert contents(tmp_path / f"out{k}" / "a") == contents(reference / "a")
+    summary, _ = run([slide], tmp_path / f"out{finished}", segmenter=toy, workers=2)
+    assert summary.exit_code == 0
+    assert contents(tmp_path / f"out{finished}" / "a") == contents(reference / "a")
     assert log.stat().st_size <= 48 * (finished + 1) + kills * IN_FLIGHT
 
 
