@@ -35,6 +35,7 @@ class Exporter:
 EXPORTERS = {
     "csv": Exporter("wsipipe.integrations.csvtable:export", "nuclei.csv.gz"),
     "csv-wkt": Exporter("wsipipe.integrations.csvtable:export_with_geometry", "nuclei.wkt.csv.gz"),
+    "ome-tiff-labels": Exporter("wsipipe.integrations.ometifflabels:export", "labels.ome.tiff"),
 }
 
 
