@@ -153,7 +153,7 @@ def segment_slide(
         mpp: micrometres per pixel of level 0, for slides without it or with a wrong one.
         tissue: auto, none, or a mask PNG or a GeoJSON of areas.
         workers: CPU tasks at once; 0 runs everything in one thread; None takes the machine's cores.
-        overwrite: replace an earlier result of the slide.
+        overwrite: make it anew; an earlier result stays until the new one is complete.
 
     Raises:
         SlideError: the slide cannot be done; the text says why and what to do.

@@ -10,6 +10,7 @@ from zipfile import BadZipFile, ZipFile
 import numpy as np
 from numpy.typing import NDArray
 
+from wsipipe import replacement
 from wsipipe.blockfile import write_block
 from wsipipe.errors import ModelError
 from wsipipe.events import SlidePlanned
@@ -53,8 +54,9 @@ class BlockToDo:
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """A slide that is ready for its block tasks."""
+    """A slide that is ready for its block tasks; ref: knows the folder in which its results are made."""
 
+    ref: SlideRef
     event: SlidePlanned
     blocks: tuple[BlockToDo, ...]
 
@@ -66,16 +68,21 @@ def plan_to_folder(ref: SlideRef, job: SlideJob, options: RunOptions) -> Planned
         SlideError: the slide cannot be done.
         OutputError: its folder cannot be used.
     """
-    folder = SlideFolder(ref.folder)
+    home = SlideFolder(ref.home)
     slide = open_slide(job.path, mpp=job.mpp)
     is_kept = False
     try:
-        if _is_done(folder, slide, ref, options):
-            return read_record(folder.record_path)
+        if _is_done(home, slide, ref, options):
+            return read_record(home.record_path)
         plan = plan_slide(slide, job, ref.facts, options)
+        folder = replacement.folder_for(home.path, plan.key, overwrite=options.overwrite)
         if folder.open(plan.key, overwrite=options.overwrite):
             folder.finish()
-            return read_record(folder.record_path)
+            replacement.put_in_place(folder.path, home.path)
+            return read_record(home.record_path)
+        if options.overwrite:
+            replacement.mark(folder)
+        ref = replace(ref, folder=folder.path)
         MapStore.create(folder.maps_path, plan.grid, len(ref.facts.map_names))
         save_plan(folder.plan_path, plan)
         tissue = frozenset(block.index for block in plan.blocks)
@@ -83,7 +90,7 @@ def plan_to_folder(ref: SlideRef, job: SlideJob, options: RunOptions) -> Planned
         event = _planned_event(plan, slide, blocks)
         BENCH.keep(ref, slide)
         is_kept = True
-        return Planned(event, blocks)
+        return Planned(ref, event, blocks)
     finally:
         if not is_kept:
             slide.close()

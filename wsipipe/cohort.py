@@ -23,6 +23,7 @@ from wsipipe.failures import Failure, read_failures, write_failures
 from wsipipe.journal import SlideFolder
 from wsipipe.metadata import Metadata, read_metadata
 from wsipipe.options import RunOptions
+from wsipipe.replacement import recover
 from wsipipe.runrecord import read_record
 from wsipipe.summary import MEASUREMENTS, SUMMARY_SCHEMA, SUMMARY_VERSION, Row, summarise_slide
 
@@ -85,6 +86,7 @@ def rebuild_cohort(out: Path, metadata: Metadata | None = None) -> int:
     """
     if not out.is_dir():
         raise OutputError(f"output folder does not exist: {out}")
+    recover(out)
     cohort = read_cohort(out, metadata)
     _list_unusable(out, cohort.unusable)
     _write_slides(out, cohort)

@@ -111,7 +111,7 @@ class SlideFolder:
             OutputError: it cannot be made, or holds files that are not ours.
         """
         if overwrite:
-            self._clear()
+            self._clear_others(key)
         self.check(key)
         if self.is_done():
             return True
@@ -149,9 +149,10 @@ class SlideFolder:
         values = _read_json(self.record_path).get("run_key") or _read_json(self.work / KEY_NAME)
         return RunKey(values) if values else None
 
-    def _clear(self) -> None:
-        """Remove an earlier result, but never a folder that is not ours."""
-        if self._held_key() is not None:
+    def _clear_others(self, key: RunKey) -> None:
+        """Remove results of another run key, but never a folder that is not ours."""
+        held = self._held_key()
+        if held is not None and held.to_json() != key.to_json():
             shutil.rmtree(self.path)
 
     def _remove_orphans(self) -> None:

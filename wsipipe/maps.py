@@ -33,7 +33,9 @@ class MapStore:
             store = cls.open(path)
             if store._array.shape == shape and store._array.chunks == chunks:
                 return store
-            raise OutputError(f"maps must have shape {shape}, got {store._array.shape}; pass --overwrite: {path}")
+            raise OutputError(
+                f"maps must have shape {shape}, got {store._array.shape}; remove it and run again: {path}"
+            )
         codec = BloscCodec(cname="lz4", clevel=1, shuffle="noshuffle")
         array = zarr.create_array(
             store=str(path), shape=shape, chunks=chunks, dtype=np.uint8, compressors=codec, fill_value=0

@@ -30,7 +30,7 @@ class RunOptions:
         geojson_detail: measurements in the GeoJSON; "none" writes no GeoJSON.
         stain: stain vectors: QuPath's defaults, or estimated for each slide.
         allow_upsampling: accept slides much coarser than the model.
-        overwrite: remove earlier results of the same slides.
+        overwrite: make the slides anew; earlier results stay until the new ones are complete.
         fail_fast: stop at the first slide that fails.
         metadata: CSV with the slides' patients and groups, for the cohort's tables.
         patient: its column that names patients; None takes the usual names.

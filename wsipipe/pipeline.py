@@ -89,7 +89,7 @@ def segment_slides(
 
     def begin(number: int, job: SlideJob) -> SlideProgress:
         folder = (options.out / job.id).absolute()
-        ref = SlideRef(folder, run, model, loaded.facts, loaded.device, loaded.budget, options.stain)
+        ref = SlideRef(folder, folder, run, model, loaded.facts, loaded.device, loaded.budget, options.stain)
         return SlideProgress(number, job, ref, options, emit)
 
     yield from Dispatcher(pool, (begin(n, job) for n, job in enumerate(jobs)), loaded.budget).run()
@@ -188,7 +188,7 @@ class Dispatcher:
             return None
         del self._open[slide.number]
         seconds = time.perf_counter() - slide.began
-        return SlideResult(slide.job, slide.ref.folder, slide.record, seconds, slide.is_skipped)
+        return SlideResult(slide.job, slide.ref.home, slide.record, seconds, slide.is_skipped)
 
     def _drop(self, slide: SlideProgress) -> None:
         """Forget a slide that failed, and what it had ready."""

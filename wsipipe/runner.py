@@ -17,6 +17,7 @@ from wsipipe.memory import LANE_TASKS
 from wsipipe.options import RunOptions
 from wsipipe.pipeline import SlideFault, SlideResult, segment_slides
 from wsipipe.pools import Pool, SerialPool, ThreadPool
+from wsipipe.replacement import end_overwrite, recover
 from wsipipe.segmenter import Segmenter
 from wsipipe.slidelist import SlideList
 from wsipipe.slidework import BENCH
@@ -56,6 +57,7 @@ def run_slides(slides: SlideList, options: RunOptions, emit: Sink, *, segmenter:
     """
     started = time.perf_counter()
     with locked(options.out):
+        recover(options.out)
         failures = [Failure(r.path, r.id, r.reason, r.fatal) for r in slides.refusals]
         for failure in failures:
             emit(SlideFailed(failure.slide, failure.path, failure.reason))
@@ -71,6 +73,8 @@ def run_slides(slides: SlideList, options: RunOptions, emit: Sink, *, segmenter:
                     _report(outcome, results, failures, emit)
                     if options.fail_fast and isinstance(outcome, SlideFault):
                         break
+        if options.overwrite and not any(failure.fatal for failure in failures):
+            end_overwrite(options.out)
         seconds = time.perf_counter() - started
         write_cohort(options.out, [result.folder for result in results], failures, seconds, options)
     nuclei = sum(result.record.nuclei for result in results)

@@ -17,6 +17,7 @@ from wsipipe.labels import Shard
 from wsipipe.labelwork import lay_out_labels, place_labels, plan_labels, write_shards
 from wsipipe.options import RunOptions
 from wsipipe.pools import Outcome, Task
+from wsipipe.replacement import put_in_place
 from wsipipe.runrecord import RunRecord
 from wsipipe.slidelist import SlideJob
 from wsipipe.slidework import BENCH, SlideRef
@@ -42,11 +43,12 @@ def shards(ref: SlideRef, todo: tuple[Shard, ...]) -> None:
 
 
 def finish(ref: SlideRef, summary: SlideSummary, effort: Effort, options: RunOptions) -> RunRecord:
-    """Give the labels their name and write the record; nothing of the slide is needed afterwards."""
+    """Give the labels their name, write the record, put the folder in its place; nothing is needed afterwards."""
     with BENCH.opened(ref) as work:
         place_labels(work)
         record = finish_slide(work, summary, effort, options)
     BENCH.release(ref)
+    put_in_place(ref.folder, ref.home)
     return record
 
 
@@ -135,6 +137,7 @@ class SlideProgress:
         if isinstance(value, RunRecord):
             self.record, self.is_skipped = value, True
             return []
+        self.ref = value.ref
         self._emit(value.event)
         self._blocks = {block.index: block for block in value.blocks}
         self._tiles_done = value.event.done_tiles

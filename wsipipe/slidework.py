@@ -36,7 +36,9 @@ class SlideRef:
     """One slide of one run.
 
     Attributes:
-        folder: its output folder, absolute; the plan lies in it.
+        home: its folder in the output folder, absolute.
+        folder: where its results are made, absolute: the same, or beside results that they are to replace. The plan
+            lies in it.
         run: tells runs apart that use the same folder.
         model: what infers it.
         facts: what the model says about itself on its device.
@@ -45,6 +47,7 @@ class SlideRef:
         stain: "qupath" or "macenko".
     """
 
+    home: Path
     folder: Path
     run: str
     model: ModelRef

@@ -89,7 +89,10 @@ Detail = Annotated[
 Stain = Annotated[
     StainChoice, typer.Option("--stain", help="Stain vectors: QuPath's H&E defaults, or estimated per slide.")
 ]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace earlier results of these slides.")]
+Overwrite = Annotated[
+    bool,
+    typer.Option("--overwrite", help="Make these slides anew; earlier results stay until the new ones are complete."),
+]
 Metadata = Annotated[
     Path | None,
     typer.Option(
