@@ -49,7 +49,7 @@ def _as_text(rows: pa.Table) -> pa.Table:
 
 
 @contextmanager
-def _open(out: Path) -> Iterator[IO[bytes]]:
+def _open(out: Path) -> Iterator[IO[bytes] | igzip.IGzipFile]:
     if out.name.endswith(".gz"):
         # no name and no time inside: equal nuclei give equal bytes
         with (

@@ -35,6 +35,10 @@ class Exporter:
 EXPORTERS = {
     "csv": Exporter("wsipipe.integrations.csvtable:export", "nuclei.csv.gz"),
     "csv-wkt": Exporter("wsipipe.integrations.csvtable:export_with_geometry", "nuclei.wkt.csv.gz"),
+    "anndata": Exporter("wsipipe.integrations.h5ad:export", "nuclei.h5ad", "anndata", ("anndata",)),
+    "spatialdata": Exporter(
+        "wsipipe.integrations.spatialdatazarr:export", "nuclei.spatialdata.zarr", "spatialdata", ("spatialdata",)
+    ),
     "ome-tiff-labels": Exporter("wsipipe.integrations.ometifflabels:export", "labels.ome.tiff"),
 }
 

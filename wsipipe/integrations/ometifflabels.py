@@ -62,7 +62,7 @@ def _place(level: int, n_levels: int, record: RunRecord) -> dict[str, Any]:
     return {"subifds": n_levels - 1, "metadata": metadata}
 
 
-def _tiles(array: zarr.Array) -> Iterator[NDArray[np.uint32]]:
+def _tiles(array: "zarr.Array[Any]") -> Iterator[NDArray[np.uint32]]:
     """Read tiles in raster order; those at the right and bottom are cut at the edge."""
     height, width = array.shape
     for y in range(0, height, TILE):
