@@ -91,7 +91,9 @@ class Effort:
     """What a slide cost in this run, over all its tasks.
 
     Attributes:
-        seconds: stage -> wall seconds, summed over tasks that ran side by side.
+        seconds: stage -> stage time, summed over tasks that ran side by side.
+        wall_seconds: since the slide was opened.
+        timed_tiles: that went through the model in this run.
         tiles_per_second: through the model, while it worked on this slide; 0 if an earlier run had done that.
         peak_rss_bytes: sum of the largest resident memory of each process that took part.
         peak_vram_bytes: the largest of any device; None without a GPU.
@@ -99,6 +101,8 @@ class Effort:
     """
 
     seconds: Mapping[str, float]
+    wall_seconds: float
+    timed_tiles: int
     tiles_per_second: float
     peak_rss_bytes: int
     peak_vram_bytes: int | None
@@ -113,7 +117,7 @@ class SlideSummary:
         nuclei: how many.
         flags: short texts for a person to look at.
         quality: of the slide, JSON values.
-        seconds: stage -> wall seconds.
+        seconds: stage -> stage time.
     """
 
     nuclei: int
@@ -215,7 +219,7 @@ def write_overview(work: SlideWork, nuclei: SlideNuclei) -> None:
 def finish_slide(work: SlideWork, summary: SlideSummary, effort: Effort, options: RunOptions) -> RunRecord:
     """Write the report and run.json, which says that all is there, and remove what is no longer needed."""
     folder = work.folder.path
-    started = time.perf_counter()
+    began = started = time.perf_counter()
     files = {name: path_digest(folder / name) for name in _written(options)}
     seconds = {**effort.seconds, **summary.seconds, "digests": time.perf_counter() - started}
     effort = dataclasses.replace(effort, seconds={stage: round(value, 3) for stage, value in seconds.items()})
@@ -224,7 +228,8 @@ def finish_slide(work: SlideWork, summary: SlideSummary, effort: Effort, options
     write_slide_report(folder, record, work.slide)
     seconds = {**record.seconds, "report": round(time.perf_counter() - started, 3)}
     files = {**files, REPORT_NAME: path_digest(folder / REPORT_NAME)}
-    record = dataclasses.replace(record, seconds=seconds, files=files)
+    wall = round(effort.wall_seconds + time.perf_counter() - began, 3)
+    record = dataclasses.replace(record, seconds=seconds, wall_seconds=wall, files=files)
     record.write(work.folder.record_path)
     work.folder.finish()
     return record
@@ -265,6 +270,8 @@ def _record(
         seeds={},
         stain=dataclasses.asdict(work.stain),
         seconds=effort.seconds,
+        wall_seconds=round(effort.wall_seconds, 3),
+        timed_tiles=effort.timed_tiles,
         tiles=plan.n_tiles,
         tiles_per_second=round(effort.tiles_per_second, 3),
         peak_rss_bytes=effort.peak_rss_bytes,

@@ -53,7 +53,7 @@ def write_cohort(
         out: the output folder.
         folders: finished slide folders of this run.
         failures: inputs without a result.
-        seconds: duration of the run.
+        seconds: wall time of the run.
         options: as the user chose.
     """
     failed = list(failures)
@@ -66,7 +66,7 @@ def write_cohort(
         "device": options.device,
         "slides_done": len(done),
         "slides_failed": sum(failure.fatal for failure in failed),
-        "seconds": round(seconds, 3),
+        "wall_seconds": round(seconds, 3),
     }
     write_text(out / "run.json", json.dumps(record, indent=1, ensure_ascii=False) + "\n")
     metadata = None

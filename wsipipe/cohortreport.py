@@ -15,7 +15,7 @@ from wsipipe.failures import Failure
 from wsipipe.metadata import Metadata
 from wsipipe.page import link_to, write_page
 from wsipipe.report import Chart
-from wsipipe.wording import command_text, duration, name_of, number, percent, unit_of
+from wsipipe.wording import command_text, counted, duration, name_of, number, percent, unit_of
 
 COMPARED_SLIDES = (
     "nuclei_per_mm2",
@@ -87,7 +87,7 @@ _NUMBERS = (
     ("Hematoxylin", "hematoxylin_od_mean_q50"),
     ("Focus", "focus_median"),
     ("Flagged nuclei", "in_artefact_share"),
-    ("Seconds", "seconds"),
+    ("Wall time s", "wall_seconds"),
 )
 
 
@@ -117,7 +117,7 @@ def write_cohort_report(path: Path, page: CohortPage) -> None:
 def _lead(page: CohortPage) -> str:
     models = sorted({row["model"] for row in page.rows})
     failed = sum(failure.fatal for failure in page.failures)
-    text = f"{len(page.rows):,} slides done" + (f", {failed:,} failed in the last run" if failed else "")
+    text = f"{counted(len(page.rows), 'slide')} done" + (f", {failed:,} failed in the last run" if failed else "")
     mixed = "; careful, they were done with different models" if len(models) > 1 else ""
     return f"{text}. Nuclei found by {', '.join(models)}{mixed}." if models else f"{text}."
 
@@ -125,11 +125,11 @@ def _lead(page: CohortPage) -> str:
 def _headline(rows: Sequence[Row]) -> list[tuple[str, str]]:
     nuclei, tissue = sum(row["nuclei"] for row in rows), sum(row["tissue_mm2"] for row in rows)
     return [
-        (f"{len(rows):,}", "slides"),
+        (f"{len(rows):,}", "slide" if len(rows) == 1 else "slides"),
         (f"{nuclei:,}", "nuclei"),
         (f"{number(tissue)} mm²", "tissue"),
         (number(nuclei / tissue if tissue else None), "nuclei per mm²"),
-        (f"{sum(bool(row['flags']) for row in rows):,}", "slides to look at"),
+        (f"{sum(bool(row['flags']) for row in rows):,} of {len(rows):,}", "to look at (flagged)"),
     ]
 
 
@@ -139,13 +139,24 @@ def _notes(page: CohortPage) -> Iterator[str]:
     slides = {row["slide"] for row in page.rows}
     missing, unknown = sorted(slides - page.metadata.rows.keys()), sorted(page.metadata.rows.keys() - slides)
     if missing:
-        yield f"{len(missing)} slides are not in {page.metadata.path.name} and in no group: {_some(missing)}"
+        yield f"not in {page.metadata.path.name}, so in no group: {counted(len(missing), 'slide')}, {_some(missing)}"
     if unknown:
-        yield f"{len(unknown)} rows of {page.metadata.path.name} belong to no finished slide: {_some(unknown)}"
+        rows = counted(len(unknown), "row")
+        zeros = _lost_zeros(missing, unknown)
+        yield f"of no finished slide here: {rows} of {page.metadata.path.name}, {_some(unknown)}{zeros}"
     if not page.metadata.groups:
         yield "no column has 2 to 8 different values, so there are no groups; name one with --group"
     elif not page.effects:
         yield "no two groups have two patients each, so nothing was compared"
+
+
+def _lost_zeros(missing: list[str], unknown: list[str]) -> str:
+    """Say so if ids differ by leading zeros only, which spreadsheets and pandas take away."""
+    short = {slide.lstrip("0"): slide for slide in missing}
+    lost = next((name for name in unknown if name.lstrip("0") in short), None)
+    if lost is None:
+        return ""
+    return f"; {lost} may be {short[lost.lstrip('0')]} that lost its zeros: keep ids as text in the spreadsheet"
 
 
 def _some(names: list[str]) -> str:
@@ -260,15 +271,17 @@ def _table_row(row: Row, metadata: Metadata | None) -> TableRow:
 
 
 def _time(page: CohortPage) -> Iterator[tuple[str, str]]:
-    seconds = sum(row["seconds"] for row in page.rows)
-    if page.rows and seconds > 0:
-        tissue, nuclei = (sum(row[name] for row in page.rows) for name in ("tissue_mm2", "nuclei"))
-        yield "All slides together", duration(seconds)
-        yield "Per slide, median", duration(median(row["seconds"] for row in page.rows))
-        yield "Slides per hour", number(3600 * len(page.rows) / seconds)
-        yield "Seconds per mm² of tissue", number(seconds / tissue if tissue else None)
-        yield "Nuclei per second", number(nuclei / seconds)
+    timed = [row for row in page.rows if row["wall_seconds"]]
+    if timed:
+        wall, tissue, nuclei = (sum(row[name] for row in timed) for name in ("wall_seconds", "tissue_mm2", "nuclei"))
+        yield "Wall time per slide, median", duration(median(row["wall_seconds"] for row in timed))
+        yield "Wall time, slides added up", duration(wall)
+        yield "Wall time per mm² of tissue", f"{number(wall / tissue if tissue else None)} s"
+        yield "Nuclei per second of wall time", number(nuclei / wall)
+        yield "Stage time, slides added up", duration(sum(row["stage_seconds"] for row in timed))
+    if page.rows:
         yield "Largest peak memory", f"{max(row['peak_rss_bytes'] for row in page.rows) / 1e9:.2f} GB"
         yield "Devices", ", ".join(sorted({row["device"] for row in page.rows}))
-    if "seconds" in page.run:
-        yield "Last run", f"{duration(page.run['seconds'])} for {page.run.get('slides_done', '?')} slides"
+    if "wall_seconds" in page.run:
+        slides = counted(page.run.get("slides_done", 0), "slide")
+        yield "Last run", f"{duration(page.run['wall_seconds'])} wall time for {slides}"

@@ -54,12 +54,12 @@ class StageStarted:
 
 @dataclass(frozen=True, slots=True)
 class SlideDone:
-    """A slide is finished; skipped: it was finished already by an earlier run."""
+    """A slide is finished; skipped: it was finished already by an earlier run, whose wall_seconds are told."""
 
     slide: str
     folder: Path
     nuclei: int
-    seconds: float
+    wall_seconds: float | None
     skipped: bool
     flags: tuple[str, ...]
 
@@ -80,7 +80,7 @@ class RunDone:
     done: int
     failed: int
     nuclei: int
-    seconds: float
+    wall_seconds: float
     out: Path
 
 

@@ -1,22 +1,18 @@
-"""What a run will take, before it runs: measured model speed on this machine, known costs of the other stages."""
+"""What a run will take, before it runs: time, memory and disk of every slide."""
 
-import time
 from dataclasses import dataclass
-
-import numpy as np
 
 from wsipipe.faults import explain
 from wsipipe.journal import SlideFolder
-from wsipipe.machine import rss_bytes
+from wsipipe.machine import device_name, rss_bytes
 from wsipipe.memory import EXTRACT_BYTES_PER_PX, block_window_px, fixed_bytes, share_memory
 from wsipipe.options import RunOptions
 from wsipipe.segmenter import Segmenter, facts_of
 from wsipipe.slide import open_slide
 from wsipipe.slidelist import Refusal, SlideJob, SlideList
 from wsipipe.slideplan import SlidePlan, plan_slide, read_tile
+from wsipipe.speed import Speed, expected_speed
 
-# Measured by benchmarks/stages.py on drawn slides with about 500 nuclei per tile; see docs/performance.md.
-HOST_S_PER_TILE = 0.15  # CPU seconds for reading, cutting out, measuring and writing one 1024 px tile
 NUCLEI_PER_MM2 = 4000.0  # a middling H&E density, for the disk estimate only
 BYTES_PER_NUCLEUS = 700  # GeoJSON (shape detail, gzipped) + parquet + labels
 MAP_BYTES_PER_PX = 0.5  # all maps of a work px, compressed, while the slide is unfinished
@@ -27,9 +23,10 @@ class Forecast:
     """One slide's expectation, or why it would fail.
 
     Attributes:
-        problem: one line; empty if the slide can run. The numbers are 0 then.
+        problem: one line; empty if the slide can run. The numbers are 0 otherwise.
+        is_done: an earlier run finished the slide with the same options, so that it takes no time.
         memory, disk: bytes; disk counts the results and the maps that lie beside them while the slide is unfinished.
-        seconds: wall time on this machine.
+        seconds_low, seconds_high: wall time on this machine, at best and at worst; basis: what they rest on.
     """
 
     path: str
@@ -42,7 +39,10 @@ class Forecast:
     height: int = 0
     tissue_mm2: float = 0.0
     tiles: int = 0
-    seconds: float = 0.0
+    is_done: bool = False
+    seconds_low: float = 0.0
+    seconds_high: float = 0.0
+    basis: str = ""
     memory: int = 0
     disk: int = 0
 
@@ -58,10 +58,11 @@ def forecast_slides(slides: SlideList, segmenter: Segmenter, options: RunOptions
     """
     base, facts = rss_bytes(), facts_of(segmenter)
     budget = share_memory(options.memory, base=base, threads=options.threads, model=facts)
-    seconds_per_tile = measure_model(segmenter, options.batch_size or 1)
+    device = device_name(options.device)
+    batch = options.batch_size or 1
     found = [_refused(refusal) for refusal in slides.refusals if refusal.fatal]
     need = _Need(
-        seconds_per_tile + HOST_S_PER_TILE / budget.cpu_slots,
+        expected_speed(options.out, segmenter, device, batch=batch, slots=budget.cpu_slots),
         fixed_bytes(base, facts),
         budget.cpu_slots * EXTRACT_BYTES_PER_PX,
         block_window_px(facts),
@@ -71,29 +72,15 @@ def forecast_slides(slides: SlideList, segmenter: Segmenter, options: RunOptions
 
 @dataclass(frozen=True, slots=True)
 class _Need:
-    """What this machine's model takes: seconds per tile, bytes for the run and per px of a window, px of a window."""
+    """What this machine's model takes: time, bytes for the run and per px of a window, px of a window."""
 
-    seconds_per_tile: float
+    speed: Speed
     fixed_bytes: int
     bytes_per_px: int
     window_px: int
 
     def memory(self, plan: SlidePlan) -> int:
         return self.fixed_bytes + self.bytes_per_px * min(self.window_px, plan.grid.width * plan.grid.height)
-
-
-def measure_model(segmenter: Segmenter, batch: int) -> float:
-    """Return wall seconds per tile of the model on this machine, second of two calls."""
-    rng = np.random.default_rng(0)
-    images = rng.integers(0, 255, (batch, 3, segmenter.tile, segmenter.tile), dtype=np.uint8)
-    seconds = 0.0
-    for _ in range(2):
-        started = time.perf_counter()
-        output = segmenter.maps(images)
-        if hasattr(output, "cpu"):
-            output.cpu()
-        seconds = time.perf_counter() - started
-    return seconds / batch
 
 
 def _refused(refusal: Refusal) -> Forecast:
@@ -104,11 +91,15 @@ def _forecast(job: SlideJob, segmenter: Segmenter, options: RunOptions, need: _N
     try:
         with open_slide(job.path, mpp=job.mpp) as slide:
             plan = plan_slide(slide, job, segmenter, options)
+            is_done = False
             if not options.overwrite:
-                SlideFolder(options.out / job.id).check(plan.key)
+                folder = SlideFolder(options.out / job.id)
+                folder.check(plan.key)
+                is_done = folder.is_done()
             if plan.blocks:
                 tiles = [tile for block in plan.blocks for tile in block.tiles]
                 read_tile(slide, plan.frame, tiles[len(tiles) // 2])
+            low, high = (0.0, 0.0) if is_done else need.speed.seconds(plan.n_tiles)
             return Forecast(
                 path=str(job.path),
                 id=job.id,
@@ -120,7 +111,10 @@ def _forecast(job: SlideJob, segmenter: Segmenter, options: RunOptions, need: _N
                 height=slide.height,
                 tissue_mm2=plan.tissue_mm2,
                 tiles=plan.n_tiles,
-                seconds=plan.n_tiles * need.seconds_per_tile,
+                is_done=is_done,
+                seconds_low=low,
+                seconds_high=high,
+                basis=need.speed.basis,
                 memory=need.memory(plan),
                 disk=_disk(plan),
             )

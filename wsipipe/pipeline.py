@@ -8,7 +8,6 @@ slides finish one after another.
 import heapq
 import itertools
 import logging
-import time
 import uuid
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -43,7 +42,6 @@ class SlideResult:
     job: SlideJob
     folder: Path
     record: RunRecord
-    seconds: float
     skipped: bool
 
 
@@ -187,8 +185,7 @@ class Dispatcher:
         if slide.record is None:
             return None
         del self._open[slide.number]
-        seconds = time.perf_counter() - slide.began
-        return SlideResult(slide.job, slide.ref.home, slide.record, seconds, slide.is_skipped)
+        return SlideResult(slide.job, slide.ref.home, slide.record, slide.is_skipped)
 
     def _drop(self, slide: SlideProgress) -> None:
         """Forget a slide that failed, and what it had ready."""

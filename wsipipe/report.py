@@ -108,7 +108,7 @@ def _headline(record: RunRecord) -> list[tuple[str, str]]:
         (f"{record.tissue_mm2:.2f} mm²", f"tissue ({record.tissue_source})"),
         (number(density), "nuclei per mm²"),
         (f"{record.l0_mpp[0]:.4g}", f"µm per pixel (from the {record.mpp_source})"),
-        (duration(sum(record.seconds.values())), "time"),
+        (duration(record.wall_seconds), "wall time"),
     ]
 
 
@@ -149,6 +149,13 @@ def _quality(record: RunRecord) -> Iterator[tuple[str, str]]:
         vector = ", ".join(f"{value:.3f}" for value in record.stain[stain])
         yield f"{stain.capitalize()} vector", f"{vector} (red, green, blue)"
     yield "Stain vectors from", str(record.stain["source"])
+
+
+def _wall(record: RunRecord) -> str:
+    earlier = record.tiles - record.timed_tiles if record.timed_tiles is not None else 0
+    return duration(record.wall_seconds) + (
+        f", without the {earlier:,} tiles that a stopped run had done" if earlier else ""
+    )
 
 
 def _stain_chart(record: RunRecord) -> Markup:
@@ -205,6 +212,8 @@ def _provenance(record: RunRecord) -> Iterator[tuple[str, Any]]:
     yield "wsipipe", f"{versions.get('wsipipe', '?')}, commit {record.git_commit or 'not known'}"
     yield "Python, system", f"{versions.get('python', '?')}, {versions.get('platform', '?')}"
     yield "Tiles", f"{record.tiles:,}, {record.tiles_per_second:.3g} per second"
-    yield "Seconds by stage", ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in record.seconds.items())
+    yield "Wall time", _wall(record)
+    stages = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in record.seconds.items())
+    yield "Stage time", f"{duration(record.stage_seconds)}, in seconds: {stages} (stages run side by side)"
     vram = f", GPU {size(record.peak_vram_bytes)}" if record.peak_vram_bytes else ""
     yield "Peak memory", f"{size(record.peak_rss_bytes)}{vram}"

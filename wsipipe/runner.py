@@ -91,7 +91,7 @@ def _report(outcome: SlideResult | SlideFault, results: list[SlideResult], failu
         return
     results.append(outcome)
     record = outcome.record
-    emit(SlideDone(job.id, outcome.folder, record.nuclei, outcome.seconds, outcome.skipped, record.flags))
+    emit(SlideDone(job.id, outcome.folder, record.nuclei, record.wall_seconds, outcome.skipped, record.flags))
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import platform
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import Any, Literal
@@ -46,12 +46,15 @@ class RunRecord:
         device: as a person would name it: "cpu", "cuda:0 NVIDIA ...".
         seeds: of everything random that decided the results, name -> seed; {} = nothing random, as in every run today.
         stain: the stain vectors that were used and where they come from, JSON values.
-        seconds: stage -> wall seconds.
+        seconds: stage -> its stage time: seconds of its tasks added up, though some run side by side.
         peak_vram_bytes: None where no GPU was used.
         geojson_detail: "none" if no GeoJSON was asked for.
         flags: short texts for a person to look at; empty if nothing was odd.
         files: name inside the folder -> digest, of everything that the run wrote but run.json.
         quality: focus, pen marks and stain of the slide (`quality.SlideQuality`), JSON values.
+        wall_seconds: from the opening of the slide to its end in the run that finished it.
+        timed_tiles: those that went through the model in that run; fewer than tiles where an earlier run was stopped.
+            Both None in records of before they were kept.
     """
 
     status: Literal["running", "failed", "done"]
@@ -89,7 +92,14 @@ class RunRecord:
     flags: tuple[str, ...]
     files: Mapping[str, FileDigest]
     quality: Mapping[str, Any]
+    wall_seconds: float | None = None
+    timed_tiles: int | None = None
     format_version: int = FORMAT_VERSION
+
+    @property
+    def stage_seconds(self) -> float:
+        """Stage time of all stages."""
+        return sum(self.seconds.values())
 
     @property
     def frame(self) -> WorkFrame:
@@ -126,7 +136,7 @@ def read_record(path: Path) -> RunRecord:
         values = json.loads(path.read_text(encoding="utf-8"))
         if values["format_version"] != FORMAT_VERSION:
             raise ValueError(f"format_version must be {FORMAT_VERSION}, got {values['format_version']}")
-        known = {field.name: values[field.name] for field in fields(RunRecord)}
+        known = {f.name: values[f.name] for f in fields(RunRecord) if f.default is MISSING or f.name in values}
         pairs = {name: tuple(known[name]) for name in ("l0_size", "l0_mpp", "scale", "command", "flags")}
         files = {name: FileDigest(**digest) for name, digest in known["files"].items()}
         return RunRecord(**known | pairs | {"files": files})

@@ -82,12 +82,14 @@ class Costs:
             # Tasks of one slide overlap in the model, so its seconds are those from the first to the last.
             self.seconds["infer"] = self.model_ended - self.model_began
 
-    def effort(self, device: str) -> Effort:
+    def effort(self, device: str, wall_seconds: float) -> Effort:
         """Return the sums."""
         busy = self.seconds.get("infer", 0.0)
         seconds = {stage: value for stage, value in self.seconds.items() if stage != "results"}
         rate = self.model_tiles / busy if busy > 0 else 0.0
-        return Effort(seconds, rate, sum(self.peak_rss.values()), self.peak_vram, device)
+        return Effort(
+            seconds, wall_seconds, self.model_tiles, rate, sum(self.peak_rss.values()), self.peak_vram, device
+        )
 
 
 class SlideProgress:
@@ -208,7 +210,7 @@ class SlideProgress:
     def _finish_if_ready(self) -> list[Task]:
         if self._summary is None or self._steps or self._shards_left:
             return []
-        effort = self._costs.effort(self.ref.device)
+        effort = self._costs.effort(self.ref.device, time.perf_counter() - self.began)
         return [self._task("finish", finish, self.ref, self._summary, effort, self._options)]
 
     def _after_finish(self, task: Task, record: RunRecord) -> list[Task]:

@@ -30,6 +30,8 @@ NAMES = {
     "nuclei_per_mm2": ("Nuclei per mm²", ""),
     "clark_evans": ("Clark-Evans index", ""),
     "focus_median": ("Focus", ""),
+    "wall_seconds": ("Wall time", "s"),
+    "stage_seconds": ("Stage time", "s"),
 }
 STATISTICS = {"mean": "mean", "sd": "spread within slides", "q50": "median"}
 
@@ -76,14 +78,36 @@ def command_text(command: Sequence[str]) -> str:
     return " ".join([start, *(shlex.quote(argument) for argument in command[1:])])
 
 
-def duration(seconds: float) -> str:
-    """Write seconds as 12.3 s, 4 min 05 s or 3 h 07 min."""
-    if seconds < 60:
+def counted(count: int, one: str, many: str = "") -> str:
+    """Write a number of things: 1 slide, 2,000 slides; many: the plural, if it is not the word with an s."""
+    return f"{count:,} {one if count == 1 else many or f'{one}s'}"
+
+
+def duration(seconds: float | None) -> str:
+    """Write seconds as 12.3 s, 4 min 05 s or 3 h 07 min, a dash for none."""
+    if seconds is None:
+        return "–"
+    if seconds < 59.95:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     if minutes < 60:
         return f"{minutes} min {rest:02d} s"
     return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def roughly(seconds: float) -> str:
+    """Write seconds as a person would who guesses: 25 s, 4 min, 3 h 10 min."""
+    if seconds < 90:
+        return f"{max(5, 5 * round(seconds / 5))} s"
+    if seconds < 90 * 60:
+        return f"{round(seconds / 60)} min"
+    hours, minutes = divmod(10 * round(seconds / 600), 60)
+    return f"{hours} h {minutes:02d} min" if hours < 10 else f"{round(seconds / 3600)} h"
+
+
+def between(low: float, high: float) -> str:
+    """Write a range of seconds: 25 s to 2 min."""
+    return f"{roughly(low)} to {roughly(high)}" if roughly(low) != roughly(high) else f"about {roughly(low)}"
 
 
 def size(count: int | None) -> str:

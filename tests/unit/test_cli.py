@@ -159,7 +159,7 @@ def test_plan_tells_what_would_fail_and_writes_nothing(wsipipe, slide, tmp_path)
     assert lines[0].startswith(f"ok {slide}")
     assert "mpp 0.25 (slide)" in lines[0]
     assert lines[1].startswith(f"FAILS {tmp_path / 'bad.svs'}")
-    assert "1 slides can run, 1 would fail" in lines[2]
+    assert "1 slide can run, 1 would fail" in lines[2]
     code, out, _ = wsipipe("plan", slide, "--model", "classical", "--json")
     assert code == 0
     assert json.loads(out.splitlines()[0])["tiles"] >= 1
@@ -242,7 +242,7 @@ def test_cohort_is_rebuilt_from_finished_folders(wsipipe, slide, tmp_path):
     (tmp_path / "cohort.csv").unlink()
     code, out, _ = wsipipe("cohort", tmp_path)
     assert code == 0
-    assert out.startswith("1 slides")
+    assert out.startswith("1 slide: ")
     assert (tmp_path / "cohort.csv").is_file()
 
 

@@ -26,6 +26,7 @@ def cohort(
     from wsipipe.errors import UsageError
     from wsipipe.journal import locked
     from wsipipe.metadata import read_metadata
+    from wsipipe.wording import counted
 
     if not out.is_dir():
         raise UsageError(f"OUT must be the output folder of earlier runs, there is no such folder: {out}")
@@ -34,4 +35,4 @@ def cohort(
     study = read_metadata(metadata, patient=patient, groups=tuple(group or ())) if metadata else None
     with locked(out):
         n_slides = rebuild_cohort(out, study)
-    typer.echo(f"{n_slides} slides: {out / 'cohort.html'}")
+    typer.echo(f"{counted(n_slides, 'slide')}: {out / 'cohort.html'}")

@@ -25,6 +25,7 @@ from wsipipe.cli.arguments import (
     Workers,
 )
 from wsipipe.options import DEFAULT_MODEL, DEFAULT_OUT, RunOptions, parse_batch, parse_memory, resolve_device
+from wsipipe.wording import between, counted
 
 if TYPE_CHECKING:
     from wsipipe.forecast import Forecast
@@ -83,25 +84,26 @@ def plan(
 
 
 def _line(slide: "Forecast") -> str:
-    from wsipipe.cli.progress import duration
-
     if slide.problem:
         return f"FAILS {slide.path}: {slide.problem}"
+    time = "done already" if slide.is_done else between(slide.seconds_low, slide.seconds_high)
     return (
         f"ok {slide.path}: {slide.vendor}, {slide.width} x {slide.height} px, "
         f"mpp {slide.mpp:.4g} ({slide.mpp_source}), "
-        f"tissue {slide.tissue_mm2:.2f} mm2, {slide.tiles} tiles, about {duration(slide.seconds)}, "
+        f"tissue {slide.tissue_mm2:.2f} mm2, {counted(slide.tiles, 'tile')}, {time}, "
         f"{slide.memory / 2**30:.1f} GiB memory, {slide.disk / 2**20:.0f} MiB disk"
     )
 
 
 def _total(found: "list[Forecast]", model: str, device: str) -> str:
-    from wsipipe.cli.progress import duration
-
-    fails = sum(bool(slide.problem) for slide in found)
+    fine = [slide for slide in found if not slide.problem]
+    new = [slide for slide in fine if not slide.is_done]
+    time = between(sum(slide.seconds_low for slide in new), sum(slide.seconds_high for slide in new))
+    basis = f" (wall time, from {new[0].basis})" if new else ""
     return (
-        f"total: {len(found) - fails} slides can run, {fails} would fail; model {model} on {device}, "
-        f"{sum(slide.tiles for slide in found)} tiles, about {duration(sum(slide.seconds for slide in found))}, "
+        f"total: {counted(len(fine), 'slide')} can run, {len(found) - len(fine)} would fail; "
+        f"model {model} on {device}, {counted(sum(slide.tiles for slide in fine), 'tile')}, "
+        f"{time if new else 'nothing to do'}{basis}, "
         f"{max((slide.memory for slide in found), default=0) / 2**30:.1f} GiB memory, "
         f"{sum(slide.disk for slide in found) / 2**20:.0f} MiB disk"
     )

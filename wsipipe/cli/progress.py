@@ -9,9 +9,11 @@ from typing import Any, TextIO
 
 import orjson
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
 from wsipipe import events as ev
+from wsipipe.cli.pace import Pace
+from wsipipe.wording import counted, duration, roughly
 
 PLAIN_EVERY_S = 10.0  # seconds between two lines about the same slide when there is no terminal
 
@@ -42,14 +44,14 @@ class LineSink:
         """Write to stream, stderr if None."""
         self._stream = stream or sys.stderr
         self._said: dict[str, float] = {}
-        self._began: dict[str, tuple[float, int]] = {}  # when, and tiles of earlier runs
+        self._pace = Pace()
 
     def __call__(self, event: ev.Event) -> None:
         """Write the lines of one event."""
         line = describe(event)
+        take(event, self._pace)
         if isinstance(event, ev.SlidePlanned):
             self._said[event.slide] = time.monotonic()
-            self._began[event.slide] = (self._said[event.slide], event.done_tiles)
         if isinstance(event, ev.TilesDone):
             line = self._tiles_line(event)
         if line:
@@ -60,17 +62,14 @@ class LineSink:
         if now - self._said.get(event.slide, -math.inf) < PLAIN_EVERY_S:
             return ""
         self._said[event.slide] = now
-        began, earlier = self._began.get(event.slide, (now, event.tiles))
-        rate = (event.tiles - earlier) / max(1e-9, now - began)
-        left = (event.total - event.tiles) / max(rate, 1e-9)
-        return f"{event.slide}: {event.tiles}/{event.total} tiles, {rate:.2f} tiles/s, {duration(left)} left"
+        return f"{event.slide}: {event.tiles}/{event.total} tiles{time_left(self._pace, event.slide)}"
 
     def close(self) -> None:
         """Nothing to end."""
 
 
 class BarSink:
-    """A bar per slide with rate and time left, on a terminal's stderr."""
+    """A bar per slide with the time left, on a terminal's stderr."""
 
     def __init__(self) -> None:
         """Take over stderr."""
@@ -78,24 +77,24 @@ class BarSink:
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[rate]}"),
-            TimeRemainingColumn(),
+            TextColumn("{task.fields[left]}"),
             console=Console(stderr=True),
         )
         self._tasks: dict[str, TaskID] = {}
+        self._pace = Pace()
         self._progress.start()
 
     def __call__(self, event: ev.Event) -> None:
         """Move the bars and print what stays."""
+        take(event, self._pace)
         if isinstance(event, ev.SlidePlanned):
             text = f"{event.slide} tiles"
             self._tasks[event.slide] = self._progress.add_task(
-                text, total=event.tiles, completed=event.done_tiles, rate=""
+                text, total=event.tiles, completed=event.done_tiles, left=""
             )
         if isinstance(event, ev.TilesDone):
-            task = self._tasks[event.slide]
-            speed = self._progress.tasks[self._progress.task_ids.index(task)].speed
-            self._progress.update(task, completed=event.tiles, rate=f"{speed:.2f} tiles/s" if speed else "")
+            left = time_left(self._pace, event.slide).removeprefix(", ")
+            self._progress.update(self._tasks[event.slide], completed=event.tiles, left=left)
             return
         if isinstance(event, ev.SlideDone | ev.SlideFailed) and event.slide in self._tasks:
             self._progress.remove_task(self._tasks.pop(event.slide))
@@ -117,12 +116,37 @@ def open_sink(*, json: bool) -> ProgressSink:
     return BarSink() if sys.stderr.isatty() else LineSink()
 
 
+def take(event: ev.Event, pace: Pace) -> None:
+    """Let an event count for the pace of the run."""
+    match event:
+        case ev.RunStarted():
+            pace.slides = event.slides
+        case ev.SlidePlanned():
+            pace.plan(event.slide, event.tiles, event.done_tiles, time.monotonic())
+        case ev.TilesDone():
+            pace.advance(event.slide, event.tiles, time.monotonic())
+        case ev.SlideDone() | ev.SlideFailed():
+            pace.end(event.slide)
+        case _:
+            pass
+
+
+def time_left(pace: Pace, slide: str) -> str:
+    """Tell how fast the run is now and how long it will go on; empty as long as nobody knows."""
+    left, in_all = pace.slide_left(slide), pace.run_left()
+    if left is None or in_all is None:
+        return ""
+    run = f", {roughly(in_all)} for all slides" if pace.slides > 1 else ""
+    return f", {pace.rate:.2g} tiles/s now, about {roughly(left)} left{run}"
+
+
 def describe(event: ev.Event) -> str:
     """Return an event as one line for people, empty for those that need none."""
     match event:
         case ev.RunStarted():
             workers = f" ({event.workers})" if event.workers else ""
-            return f"{event.slides} slides, model {event.model} on {event.device}{workers}, results in {event.out}"
+            slides = counted(event.slides, "slide")
+            return f"{slides}, model {event.model} on {event.device}{workers}, results in {event.out}"
         case ev.SlidePlanned():
             resumed = f", {event.done_tiles} of them done earlier" if event.done_tiles else ""
             return (
@@ -134,24 +158,14 @@ def describe(event: ev.Event) -> str:
             return f"{event.slide}: {event.stage}"
         case ev.SlideDone():
             flags = f" - look at it: {'; '.join(event.flags)}" if event.flags else ""
-            how = "already done" if event.skipped else f"done in {duration(event.seconds)}"
-            return f"{event.slide}: {how}, {event.nuclei} nuclei{flags}: {event.folder}"
+            how = "already done" if event.skipped else f"done in {duration(event.wall_seconds)} wall time"
+            return f"{event.slide}: {how}, {counted(event.nuclei, 'nucleus', 'nuclei')}{flags}: {event.folder}"
         case ev.SlideFailed():
             return f"FAILED {event.path}: {event.reason}"
         case ev.RunDone():
             return (
-                f"{event.done} slides done, {event.failed} failed, {event.nuclei} nuclei, "
-                f"{duration(event.seconds)}: {event.out}"
+                f"{counted(event.done, 'slide')} done, {event.failed} failed, "
+                f"{counted(event.nuclei, 'nucleus', 'nuclei')}, {duration(event.wall_seconds)} wall time: {event.out}"
             )
         case _:
             return ""
-
-
-def duration(seconds: float) -> str:
-    """Write seconds as 12.3 s, 4 min 05 s or 3 h 07 min."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest:02d} s"
-    return f"{minutes // 60} h {minutes % 60:02d} min"

@@ -32,7 +32,7 @@ if (table) {
       row.hidden = !fits;
       count += fits;
     });
-    shown.textContent = `${count} of ${rows.length} slides`;
+    shown.textContent = `${count} of ${rows.length} slide${rows.length === 1 ? "" : "s"}`;
   };
   search.addEventListener("input", filter);
   only.addEventListener("change", filter);
