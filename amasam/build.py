@@ -86,6 +86,8 @@ def _check(config: ModelConfig, encoder: ImageEncoder) -> None:
     """Refuse options that cannot work together."""
     if config.early_skip and not encoder.early_channels:
         raise UsageError(f"encoder {config.encoder} has no stride-4 stage; set early_skip = false")
+    if config.fusion and not config.early_skip:
+        raise UsageError("fusion needs the early features; set early_skip = true or fusion = 0")
     if config.tap not in encoder.tap_channels:
         raise UsageError(f"tap must be one of {', '.join(encoder.tap_channels)} for {config.encoder}, got {config.tap}")
     if config.decoder == "sam" and config.instance_maps:
@@ -150,6 +152,7 @@ def _build_decoder(config: ModelConfig, early_channels: tuple[int, ...]) -> nn.M
             one_step_conv=config.one_step_conv,
             refine_f_mask=config.refine_f_mask,
             early_channels=early_channels if config.early_skip else (),
+            fusion=config.fusion,
             g_refine=config.g_refine,
             aux_head=config.aux_head,
         ),

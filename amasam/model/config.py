@@ -38,6 +38,7 @@ class ModelConfig:
         one_step_conv, refine_f_mask: options of section 5.1.
         instance_maps: names of extra maps on the same 16 tokens [X].
         early_skip, g_refine, aux_head: extensions of G [X].
+        fusion: channels of a branch that fuses deep with early features into G [X]; 0 = none; needs `early_skip`.
         align: "cgrl" [P], "grl" or "none".
         tap, discriminator: where and what the domain discriminator is [C].
     """
@@ -74,6 +75,7 @@ class ModelConfig:
     refine_f_mask: bool = False
     instance_maps: tuple[str, ...] = ()
     early_skip: bool = False
+    fusion: int = 0
     g_refine: bool = False
     aux_head: bool = False
     align: Align = "cgrl"

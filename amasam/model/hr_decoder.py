@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from amasam.model.fusion import Fusion
 from amasam.model.layers import LayerNorm2d
 from amasam.model.token_mlps import TokenMlps
 from amasam.model.upsample import fused_map, phase_stencils
@@ -126,6 +127,7 @@ class GOptions:
         one_step_conv: `conv` as a single 4x4 transposed convolution instead of SAM-HQ's two [U].
         refine_f_mask: SAM-HQ's refinement of `F_mask` before it is added; not in Eq. 4.
         early_channels: of the stride-4 and stride-8 features for the early skip [X]; empty switches it off.
+        fusion: channels of the branch that fuses deep with early features [X]; 0 switches it off.
         g_refine: two residual convolutions on G [X].
         aux_head: a dense head on G at stride 4, computed in training only [X].
     """
@@ -133,6 +135,7 @@ class GOptions:
     one_step_conv: bool = False
     refine_f_mask: bool = False
     early_channels: tuple[int, ...] = ()
+    fusion: int = 0
     g_refine: bool = False
     aux_head: bool = False
 
@@ -166,6 +169,9 @@ class HrDecoder(nn.Module):
         self.conv = _feature_conv(width, one_step=options.one_step_conv)
         self.f_mask_refine = _sam_hq_refine(channels) if options.refine_f_mask else None
         self.early_skip = EarlySkip(options.early_channels, channels) if options.early_channels else None
+        self.fusion = (
+            Fusion(width, options.early_channels, channels=options.fusion, outputs=channels) if options.fusion else None
+        )
         self.refine = Refine(channels) if options.g_refine else None
         self.aux_head = _aux_head(channels, 1 + len(map_names)) if options.aux_head else None
         self.register_buffer("stencils", phase_stencils(FACTOR).float(), persistent=False)
@@ -191,6 +197,8 @@ class HrDecoder(nn.Module):
         total: Tensor = self.conv(given.features) + f_mask
         if self.early_skip is not None:
             total = total + self.early_skip(given.early)
+        if self.fusion is not None:
+            total = total + self.fusion(given.features, given.early)
         if self.refine is not None:
             total = self.refine(total)
         return total.contiguous(memory_format=torch.channels_last)

@@ -14,25 +14,8 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from amasam.model.encoder import Encoded, ImageEncoder, Tap
-from amasam.model.layers import Adapter, ConvBn, LayerNorm2d
+from amasam.model.layers import Adapter, ConvBn, LayerNorm2d, ResidualBlock
 from amasam.model.window import WindowAttention
-
-
-class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions with a skip; optionally a 1x1 adapter parallel to them [X]."""
-
-    def __init__(self, channels: int, *, adapter: bool) -> None:
-        super().__init__()
-        self.first = ConvBn(channels, channels, 3)
-        self.second = ConvBn(channels, channels, 3)
-        self.adapter = Adapter(channels, channels // 4) if adapter else None
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (B, C, H, W) to the same shape."""
-        y = x + self.second(functional.relu(self.first(x), inplace=True))
-        if self.adapter is not None:
-            y = y + self.adapter(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
-        return functional.relu(y)
 
 
 class WindowBlock(nn.Module):
