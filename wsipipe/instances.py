@@ -99,7 +99,9 @@ def split_instances(
     return _unclassified(labels, certain)
 
 
-def component_window(labels: NDArray[np.int32], foreground: NDArray[np.bool_], sides: Sides) -> InstanceWindow:
+def component_window(
+    labels: NDArray[np.int32], foreground: NDArray[np.bool_], sides: Sides, *, reach: int = 0
+) -> InstanceWindow:
     """Wrap the labels of a post-processing that treats each connected component of the foreground on its own.
 
     A component that touches no open side is whole, so its labels are those of the whole map; a component that does is
@@ -110,6 +112,7 @@ def component_window(labels: NDArray[np.int32], foreground: NDArray[np.bool_], s
         labels: (H, W) int32, 0 = background, 0 outside the foreground.
         foreground: (H, W) bool.
         sides: which sides of the window are the edge of the whole map.
+        reach: px around a component that its labels depend on, too; one that comes nearer to an open side is uncertain.
 
     Returns:
         Labels renumbered 1..n in raster order of their first pixel, unclassified.
@@ -119,10 +122,10 @@ def component_window(labels: NDArray[np.int32], foreground: NDArray[np.bool_], s
     n, regions = cv2.connectedComponents(foreground.astype(np.uint8), connectivity=8, ltype=cv2.CV_32S)
     is_open = np.zeros(n, np.bool_)
     for at_edge, line in (
-        (sides.left, regions[:, :1]),
-        (sides.top, regions[:1]),
-        (sides.right, regions[:, -1:]),
-        (sides.bottom, regions[-1:]),
+        (sides.left, regions[:, : reach + 1]),
+        (sides.top, regions[: reach + 1]),
+        (sides.right, regions[:, -reach - 1 :]),
+        (sides.bottom, regions[-reach - 1 :]),
     ):
         if not at_edge:
             is_open[line] = True
