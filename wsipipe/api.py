@@ -36,6 +36,14 @@ class SlideResult:
     folder: Path
     record: "RunRecord"
 
+    def __repr__(self) -> str:
+        """Name the folder and what is in it; everything else is in `record`."""
+        flags = "; ".join(self.flags) or "none"
+        return (
+            f"<SlideResult {self.folder}: {self.record.nuclei:,} nuclei on {self.record.tissue_mm2:.2f} mm² of tissue, "
+            f"model {self.record.model}, flags: {flags}>"
+        )
+
     @property
     def table(self) -> "pa.Table":
         """All nuclei as a pyarrow table; the columns are those of docs/columns.md."""

@@ -21,7 +21,7 @@ from wsipipe.effects import Effect, GroupSummary, Interval, compare_groups, summ
 from wsipipe.errors import OutputError
 from wsipipe.failures import Failure, read_failures, write_failures
 from wsipipe.journal import SlideFolder
-from wsipipe.metadata import Metadata, read_metadata
+from wsipipe.metadata import Metadata, join_notes, read_metadata
 from wsipipe.options import RunOptions
 from wsipipe.replacement import recover
 from wsipipe.runrecord import read_record
@@ -43,10 +43,15 @@ class Cohort:
     effects: tuple[Effect, ...]
     unusable: tuple[Failure, ...] = ()
 
+    @property
+    def notes(self) -> list[str]:
+        """What does not fit between the slides and the metadata, a line each."""
+        return join_notes({row["slide"] for row in self.rows}, self.metadata) if self.metadata else []
+
 
 def write_cohort(
     out: Path, folders: Iterable[Path], failures: Iterable[Failure], seconds: float, options: RunOptions
-) -> None:
+) -> Cohort:
     """Write the run's record and the tables and page of all finished slides in out, at the end of a run.
 
     Args:
@@ -55,6 +60,9 @@ def write_cohort(
         failures: inputs without a result.
         seconds: wall time of the run.
         options: as the user chose.
+
+    Returns:
+        What the tables hold.
     """
     failed = list(failures)
     done = list(folders)
@@ -72,14 +80,14 @@ def write_cohort(
     metadata = None
     if options.metadata is not None:
         metadata = read_metadata(options.metadata, patient=options.patient, groups=options.groups)
-    rebuild_cohort(out, metadata)
+    return rebuild_cohort(out, metadata)
 
 
-def rebuild_cohort(out: Path, metadata: Metadata | None = None) -> int:
+def rebuild_cohort(out: Path, metadata: Metadata | None = None) -> Cohort:
     """Make the cohort's tables, dataset and page anew from every finished slide folder below out.
 
     Returns:
-        The number of slides in them.
+        What they hold.
 
     Raises:
         OutputError: out is no folder.
@@ -95,7 +103,7 @@ def rebuild_cohort(out: Path, metadata: Metadata | None = None) -> int:
     link_dataset(out, [row["slide"] for row in cohort.rows])
     page = CohortPage(cohort.rows, metadata, cohort.groups, cohort.effects, tuple(read_failures(out)), _run(out))
     write_cohort_report(out / "cohort.html", page)
-    return len(cohort.rows)
+    return cohort
 
 
 def read_cohort(out: Path, metadata: Metadata | None = None) -> Cohort:

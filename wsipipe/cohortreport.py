@@ -12,7 +12,7 @@ import numpy as np
 from wsipipe import charts
 from wsipipe.effects import Effect, GroupSummary, Interval, method_words, patient_values
 from wsipipe.failures import Failure
-from wsipipe.metadata import Metadata
+from wsipipe.metadata import Metadata, join_notes
 from wsipipe.page import link_to, write_page
 from wsipipe.report import Chart
 from wsipipe.wording import command_text, counted, duration, name_of, number, percent, unit_of
@@ -136,31 +136,9 @@ def _headline(rows: Sequence[Row]) -> list[tuple[str, str]]:
 def _notes(page: CohortPage) -> Iterator[str]:
     if page.metadata is None:
         return
-    slides = {row["slide"] for row in page.rows}
-    missing, unknown = sorted(slides - page.metadata.rows.keys()), sorted(page.metadata.rows.keys() - slides)
-    if missing:
-        yield f"not in {page.metadata.path.name}, so in no group: {counted(len(missing), 'slide')}, {_some(missing)}"
-    if unknown:
-        rows = counted(len(unknown), "row")
-        zeros = _lost_zeros(missing, unknown)
-        yield f"of no finished slide here: {rows} of {page.metadata.path.name}, {_some(unknown)}{zeros}"
-    if not page.metadata.groups:
-        yield "no column has 2 to 8 different values, so there are no groups; name one with --group"
-    elif not page.effects:
+    yield from join_notes({row["slide"] for row in page.rows}, page.metadata)
+    if page.metadata.groups and not page.effects:
         yield "no two groups have two patients each, so nothing was compared"
-
-
-def _lost_zeros(missing: list[str], unknown: list[str]) -> str:
-    """Say so if ids differ by leading zeros only, which spreadsheets and pandas take away."""
-    short = {slide.lstrip("0"): slide for slide in missing}
-    lost = next((name for name in unknown if name.lstrip("0") in short), None)
-    if lost is None:
-        return ""
-    return f"; {lost} may be {short[lost.lstrip('0')]} that lost its zeros: keep ids as text in the spreadsheet"
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:8]) + (" ..." if len(names) > 8 else "")
 
 
 def _comparisons(page: CohortPage) -> Iterator[dict[str, Any]]:

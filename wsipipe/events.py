@@ -74,6 +74,22 @@ class SlideFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class SlideLeftOut:
+    """An input was left out and nothing is lost by it, such as a slide listed twice."""
+
+    slide: str
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Noted:
+    """Something that the user should know, in one line."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class RunDone:
     """The run is over."""
 
@@ -84,5 +100,5 @@ class RunDone:
     out: Path
 
 
-Event = RunStarted | SlidePlanned | TilesDone | StageStarted | SlideDone | SlideFailed | RunDone
+Event = RunStarted | SlidePlanned | TilesDone | StageStarted | SlideDone | SlideFailed | SlideLeftOut | Noted | RunDone
 Sink = Callable[[Event], None]

@@ -18,6 +18,7 @@ from filelock import FileLock, Timeout
 
 from wsipipe.atomic import PARTIAL, write_text
 from wsipipe.errors import LockedError, OutputError, RunKeyError
+from wsipipe.keydifference import differences
 
 logger = logging.getLogger(__name__)
 
@@ -39,17 +40,6 @@ class RunKey:
     def to_json(self) -> str:
         """Return canonical JSON text."""
         return json.dumps(self.values, sort_keys=True, indent=1, ensure_ascii=False)
-
-    def differences(self, other: "RunKey") -> str:
-        """Name what differs, `name: other's value -> own value`, for an error message."""
-        mine, theirs = json.loads(self.to_json()), json.loads(other.to_json())
-        names = sorted(k for k in mine.keys() | theirs.keys() if mine.get(k) != theirs.get(k))
-        return "; ".join(f"{name}: {_short(theirs.get(name))} -> {_short(mine.get(name))}" for name in names)
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 class SlideFolder:
@@ -141,8 +131,8 @@ class SlideFolder:
             )
         if held is not None and held.to_json() != key.to_json():
             raise RunKeyError(
-                f"folder holds results of other parameters ({key.differences(held)}); "
-                f"pass --overwrite or another -o: {self.path}"
+                f"folder holds results of other parameters: {differences(held.values, json.loads(key.to_json()))}; "
+                f"pass --overwrite to make them anew, or another -o: {self.path}"
             )
 
     def _held_key(self) -> RunKey | None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wsipipe.errors import UsageError
+from wsipipe.wording import counted
 
 SLIDE_COLUMNS = ("slide", "slide_id", "id")
 PATIENT_COLUMNS = ("patient", "patient_id", "case", "case_id")
@@ -64,6 +65,34 @@ def read_metadata(path: Path, *, patient: str | None = None, groups: tuple[str, 
     rows = {line[key]: {name: line[name] for name in columns} for line in lines if line[key]}
     chosen = patient or next((name for name in PATIENT_COLUMNS if name in columns), None)
     return Metadata(path, columns, rows, chosen, groups or _groupings(columns, rows, chosen))
+
+
+def join_notes(slides: set[str], metadata: Metadata) -> list[str]:
+    """Say in a line each what of the finished slides and the metadata does not fit together; empty if all does."""
+    name = metadata.path.name
+    missing, unknown = sorted(slides - metadata.rows.keys()), sorted(metadata.rows.keys() - slides)
+    notes = []
+    if missing:
+        notes.append(f"not in {name}, so in no group: {_counted(missing, 'slide')}")
+    if unknown:
+        zeros = _lost_zeros(missing, unknown)
+        notes.append(f"rows of {name} without a finished slide here: {_counted(unknown, 'row')}{zeros}")
+    if not metadata.groups:
+        notes.append(f"no column of {name} has 2 to {MAX_GROUPS} different values, so there are no groups; use --group")
+    return notes
+
+
+def _counted(names: list[str], noun: str) -> str:
+    return f"{counted(len(names), noun)} ({', '.join(names[:8])}{', ...' if len(names) > 8 else ''})"
+
+
+def _lost_zeros(missing: list[str], unknown: list[str]) -> str:
+    """Say so if ids differ by leading zeros only, which spreadsheets and pandas take away."""
+    short = {slide.lstrip("0"): slide for slide in missing}
+    lost = next((name for name in unknown if name.lstrip("0") in short), None)
+    if lost is None:
+        return ""
+    return f"; {lost} may be slide {short[lost.lstrip('0')]} without its zeros: keep ids as text in the table"
 
 
 def _read_csv(path: Path) -> tuple[list[str], list[dict[str, str]]]:

@@ -58,6 +58,8 @@ class RunOptions:
 
     def __post_init__(self) -> None:
         """Refuse values outside their range."""
+        if self.out.exists() and not self.out.is_dir():
+            raise UsageError(f"-o must be a folder, this is a file; choose another -o: {self.out}")
         if self.batch_size is not None and self.batch_size < 1:
             raise UsageError(f"--batch-size must be auto or >= 1, got {self.batch_size}")
         if self.workers is not None and self.workers < 0:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from wsipipe.cluster import LocalProcesses, choose_workers
 from wsipipe.cohort import write_cohort
-from wsipipe.events import RunDone, RunStarted, Sink, SlideDone, SlideFailed
+from wsipipe.errors import RunKeyError, UsageError
+from wsipipe.events import Noted, RunDone, RunStarted, Sink, SlideDone, SlideFailed, SlideLeftOut
 from wsipipe.failures import Failure
 from wsipipe.faults import explain
 from wsipipe.journal import locked
@@ -18,8 +19,8 @@ from wsipipe.options import RunOptions
 from wsipipe.pipeline import SlideFault, SlideResult, segment_slides
 from wsipipe.pools import Pool, SerialPool, ThreadPool
 from wsipipe.replacement import end_overwrite, recover
-from wsipipe.segmenter import Segmenter
-from wsipipe.slidelist import SlideList
+from wsipipe.segmenter import Segmenter, find_segmenter
+from wsipipe.slidelist import SlideJob, SlideList
 from wsipipe.slidework import BENCH
 
 logger = logging.getLogger(__name__)
@@ -29,7 +30,7 @@ __all__ = ["RunSummary", "explain", "open_pool", "run_slides"]
 
 @dataclass(frozen=True, slots=True)
 class RunSummary:
-    """How a run ended."""
+    """How a run ended. failures: also what was only left out, such as a slide listed twice."""
 
     results: tuple[SlideResult, ...]
     failures: tuple[Failure, ...]
@@ -43,7 +44,8 @@ class RunSummary:
 def run_slides(slides: SlideList, options: RunOptions, emit: Sink, *, segmenter: Segmenter | None = None) -> RunSummary:
     """Do every slide of a list, then write the cohort's tables.
 
-    A run that is interrupted leaves everything that is finished, and no tables of the cohort.
+    A run that is interrupted leaves everything that is finished, and no tables of the cohort. One that is refused, as
+    all of its slides have results of other parameters, leaves all records as they were.
 
     Args:
         slides: what to do.
@@ -53,15 +55,16 @@ def run_slides(slides: SlideList, options: RunOptions, emit: Sink, *, segmenter:
 
     Raises:
         OutputError: the output folder is locked or cannot be written.
-        ModelError, UsageError: the model cannot be loaded.
+        ModelError: the model cannot be loaded.
+        UsageError: there is no such model, or no slide among the inputs; nothing is written then.
     """
     started = time.perf_counter()
+    _check(slides, options, emit, is_loaded=segmenter is not None)
     with locked(options.out):
         recover(options.out)
         failures = [Failure(r.path, r.id, r.reason, r.fatal) for r in slides.refusals]
-        for failure in failures:
-            emit(SlideFailed(failure.slide, failure.path, failure.reason))
         results: list[SlideResult] = []
+        refused: list[SlideJob] = []
         if slides.jobs and not (options.fail_fast and any(failure.fatal for failure in failures)):
             with open_pool(options) as pool:
                 model = ModelRef(options.model, options.device, options.batch_size)
@@ -71,15 +74,33 @@ def run_slides(slides: SlideList, options: RunOptions, emit: Sink, *, segmenter:
                 emit(RunStarted(len(slides.jobs), model.model, options.device, options.out, pool.about))
                 for outcome in segment_slides(slides.jobs, pool, model, options, emit):
                     _report(outcome, results, failures, emit)
+                    if isinstance(outcome, SlideFault) and isinstance(outcome.fault.error, RunKeyError):
+                        refused.append(outcome.job)
                     if options.fail_fast and isinstance(outcome, SlideFault):
                         break
         if options.overwrite and not any(failure.fatal for failure in failures):
             end_overwrite(options.out)
         seconds = time.perf_counter() - started
-        write_cohort(options.out, [result.folder for result in results], failures, seconds, options)
+        if results or len(refused) < sum(failure.fatal for failure in failures):
+            cohort = write_cohort(options.out, [result.folder for result in results], failures, seconds, options)
+            for note in cohort.notes:
+                emit(Noted(note))
     nuclei = sum(result.record.nuclei for result in results)
     emit(RunDone(len(results), sum(f.fatal for f in failures), nuclei, seconds, options.out))
     return RunSummary(tuple(results), tuple(failures))
+
+
+def _check(slides: SlideList, options: RunOptions, emit: Sink, *, is_loaded: bool) -> None:
+    """Tell of inputs that are no slides, and refuse what cannot work before anything is written."""
+    for note in slides.notes:
+        emit(Noted(note))
+    for refusal in slides.refusals:
+        event = SlideFailed if refusal.fatal else SlideLeftOut
+        emit(event(refusal.id, refusal.path, refusal.reason))
+    if not slides.jobs:
+        raise UsageError(f"no slide among the inputs, see above; nothing was written to {options.out}")
+    if not is_loaded and options.scheduler == "local":
+        find_segmenter(options.model)
 
 
 def _report(outcome: SlideResult | SlideFault, results: list[SlideResult], failures: list[Failure], emit: Sink) -> None:

@@ -4,6 +4,7 @@ The order is: what the user passed > the slide's own property > an error. Nothin
 """
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,6 +58,26 @@ def slide_mpp(properties: Mapping[str, str], override: float | None, path: Path)
     if doubt:
         raise ScaleError(f"{doubt}; if you know the right value, pass it, e.g. --mpp 0.25 for a 40x scan: {path}")
     return Mpp(x, y, "slide")
+
+
+def parse_mpp(text: str, where: str) -> float:
+    """Turn text into micrometres per px.
+
+    Args:
+        text: as the user wrote it.
+        where: it stood, for the error.
+
+    Raises:
+        UsageError: it is no positive number.
+    """
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if math.isfinite(value) and value > 0:
+        return value
+    hint = f"; write a point: {text.replace(',', '.')}" if re.fullmatch(r"\s*\d*,\d+\s*", text) else ", e.g. 0.25"
+    raise UsageError(f"{where} must be a positive number of micrometres per px{hint}, got {text!r}")
 
 
 def objective_power(properties: Mapping[str, str]) -> float | None:

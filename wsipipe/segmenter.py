@@ -187,21 +187,36 @@ def list_segmenters() -> list[SegmenterEntry]:
 
 
 def load_segmenter(model: str, *, device: str) -> Segmenter:
-    """Load a model by name or by the path of its weights file.
+    """Load a model by name, by NAME@FILE with other weights, or by the path of its weights file.
 
     Raises:
         UsageError: no model has this name, or no model opens this file.
         ModelError: its weights are missing or unusable.
     """
+    entry, path = find_segmenter(model)
+    return entry.load(device, path)
+
+
+def find_segmenter(model: str) -> tuple[SegmenterEntry, Path | None]:
+    """Find a model by name, NAME@FILE or the path of its weights file, which is returned too; nothing is loaded.
+
+    Raises:
+        UsageError: no model has this name, no model opens this file, or NAME@FILE names none.
+    """
     entries = list_segmenters()
+    name, has_file, file = model.partition("@")
     for entry in entries:
         if entry.name == model:
-            return entry.load(device, None)
+            return entry, None
+        if has_file and entry.name == name:
+            if not Path(file).is_file():
+                raise UsageError(f"--model {name}@FILE must name a weights file, which does not exist: {file}")
+            return entry, Path(file)
     path = Path(model)
     if path.is_file():
         for entry in entries:
             if entry.opens(path):
-                return entry.load(device, path)
+                return entry, path
         raise UsageError(f"no model opens this weights file: {path}; see `python -m wsipipe models`")
     names = ", ".join(entry.name for entry in entries)
     raise UsageError(f"model must be one of {names} or a weights file, got {model!r}")

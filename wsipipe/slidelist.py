@@ -2,18 +2,20 @@
 
 import csv
 import glob
-import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from wsipipe.errors import UsageError
+from wsipipe.scale import parse_mpp
 
 # Formats of OpenSlide 4 (openslide.org/formats); a file named outright is tried whatever its suffix.
 SUFFIXES = frozenset(
     ".svs .tif .tiff .ndpi .vms .vmu .scn .mrxs .svslide .bif .dcm .czi".split()  # noqa: SIM905
 )
+
+COLUMNS = ("path", "mpp", "id")  # of a slide table
 
 # What stands in the output folder beside the slides' folders; case counts for nothing on some systems.
 _RESERVED = re.compile(r"cohort\..*|cohort-.*\.csv|failed\.csv|run\.json|nuclei\.dataset", re.IGNORECASE)
@@ -40,10 +42,14 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class SlideList:
-    """The jobs of a run, and the inputs that did not become one."""
+    """The jobs of a run, the inputs that did not become one, and lines about what the user may not expect."""
 
     jobs: tuple[SlideJob, ...]
     refusals: tuple[Refusal, ...]
+    notes: tuple[str, ...] = ()
+
+
+Item = SlideJob | Refusal | str  # str: a note
 
 
 def list_slides(inputs: list[str], *, mpp: float | None) -> SlideList:
@@ -60,9 +66,13 @@ def list_slides(inputs: list[str], *, mpp: float | None) -> SlideList:
     jobs: dict[str, SlideJob] = {}
     seen: set[Path] = set()
     refusals: list[Refusal] = []
+    notes: list[str] = []
     for item in (found for text in inputs for found in _expand(text, mpp)):
         if isinstance(item, Refusal):
             refusals.append(item)
+            continue
+        if isinstance(item, str):
+            notes.append(item)
             continue
         resolved = item.path.resolve()
         taken = jobs.get(item.id)
@@ -76,31 +86,31 @@ def list_slides(inputs: list[str], *, mpp: float | None) -> SlideList:
         else:
             seen.add(resolved)
             jobs[item.id] = item
-    return SlideList(tuple(jobs.values()), tuple(refusals))
+    return SlideList(tuple(jobs.values()), tuple(refusals), tuple(notes))
 
 
-def _expand(text: str, mpp: float | None) -> Iterator[SlideJob | Refusal]:
+def _expand(text: str, mpp: float | None) -> Iterator[Item]:
     path = Path(text)
     if path.is_dir():
         found = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file())
         if not found:
             suffixes = " ".join(sorted(SUFFIXES))
             yield Refusal(text, path.name, f"folder holds no slide file ({suffixes}); name the files themselves", True)
-        yield from (_job(p, mpp) for p in found)
+        yield from (item for p in found for item in _job(p, mpp))
     elif path.suffix.lower() == ".csv" and path.is_file():
         yield from _read_table(path, mpp)
     elif path.exists():
-        yield _job(path, mpp)
+        yield from _job(path, mpp)
     elif glob.has_magic(text):
         matches = sorted(Path(match) for match in glob.glob(text, recursive=True) if Path(match).is_file())
         if not matches:
             yield Refusal(text, "", "no file matches this pattern; check the path, and quote patterns once", True)
-        yield from (_job(p, mpp) for p in matches)
+        yield from (item for p in matches for item in _job(p, mpp))
     else:
         yield Refusal(text, path.stem, "file does not exist; check the path", True)
 
 
-def _read_table(table: Path, mpp: float | None) -> Iterator[SlideJob | Refusal]:
+def _read_table(table: Path, mpp: float | None) -> Iterator[Item]:
     try:
         rows = list(csv.DictReader(table.read_text(encoding="utf-8-sig").splitlines()))
     except (UnicodeDecodeError, csv.Error) as error:
@@ -111,30 +121,41 @@ def _read_table(table: Path, mpp: float | None) -> Iterator[SlideJob | Refusal]:
             f"slide table needs rows and a header with the column path (optionally mpp, id), separated by commas; "
             f"found {found}: {table}"
         )
+    unused = [name for name in rows[0] if name not in (*COLUMNS, "", None)]
+    if unused:
+        known = ", ".join(COLUMNS)
+        yield f"columns of the slide table that are not used: {', '.join(unused)} (known are {known}): {table}"
     for row in rows:
-        yield _table_job(table, row, mpp)
+        yield from _table_job(table, row, mpp)
 
 
-def _table_job(table: Path, row: dict[str, str | None], mpp: float | None) -> SlideJob | Refusal:
+def _table_job(table: Path, row: dict[str, str | None], mpp: float | None) -> Iterator[Item]:
     text = (row.get("path") or "").strip()
     path = table.parent / text
     name = (row.get("id") or "").strip()
     given = (row.get("mpp") or "").strip()
     if not text:
-        return Refusal(str(table), name, "a row of the slide table has no path; fill it in or remove the row", True)
-    if not path.exists():
-        return Refusal(str(path), name or path.stem, f"file does not exist; correct its row in {table}", True)
-    try:
-        value = float(given) if given else mpp
-    except ValueError:
-        value = math.nan
-    if value is not None and not (math.isfinite(value) and value > 0):
-        return Refusal(str(path), name or path.stem, f"mpp must be a positive number, got {given!r} in {table}", True)
-    return _job(path, value, name)
+        yield Refusal(str(table), name, "a row of the slide table has no path; fill it in or remove the row", True)
+    elif None in row:
+        reason = f"its row has more cells than the header; write 0.25 with a point, quote names with commas: {table}"
+        yield Refusal(str(path), name or path.stem, reason, True)
+    elif not path.exists():
+        yield Refusal(str(path), name or path.stem, f"file does not exist; correct its row in {table}", True)
+    else:
+        try:
+            value = parse_mpp(given, "mpp") if given else mpp
+        except UsageError as error:
+            yield Refusal(str(path), name or path.stem, f"{error} in {table}", True)
+        else:
+            yield from _job(path, value, name)
 
 
-def _job(path: Path, mpp: float | None, name: str = "") -> SlideJob:
-    return SlideJob(path, folder_name(name or path.stem), mpp)
+def _job(path: Path, mpp: float | None, name: str = "") -> Iterator[SlideJob | str]:
+    wanted = name or path.stem
+    job = SlideJob(path, folder_name(wanted), mpp)
+    if job.id != wanted:
+        yield f"id {wanted!r} cannot be a folder's name everywhere, the slide's id is {job.id!r}: {path}"
+    yield job
 
 
 def folder_name(text: str) -> str:

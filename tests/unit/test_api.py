@@ -70,6 +70,13 @@ def test_open_result_finds_what_segment_slide_left(result: wsipipe.SlideResult) 
     assert wsipipe.open_nuclei(result.folder.parent).count_rows() == result.record.nuclei
 
 
+def test_a_printed_result_is_one_short_line_with_what_matters(result: wsipipe.SlideResult) -> None:
+    text = repr(result)
+    assert len(text) < 300 + len(str(result.folder))
+    assert f"{result.folder}: {result.record.nuclei:,} nuclei on " in text
+    assert all(flag in text for flag in result.flags)
+
+
 def test_plots_show_density_or_a_column(result: wsipipe.SlideResult, tmp_path: Path) -> None:
     from matplotlib.figure import Figure
 

@@ -99,11 +99,65 @@ def test_a_tiny_slide_and_a_blank_one_are_normal(wsipipe, tmp_path):
         assert wsipipe("verify", tmp_path / "out" / name)[0] == 0
 
 
-def test_nothing_to_do_is_wrong_usage(wsipipe, tmp_path):
-    code, _, err = run(wsipipe, tmp_path / "out", tmp_path / "*.svs")
+@pytest.mark.parametrize("name", ["*.svs", "gone.svs", "empty folder"])
+def test_inputs_without_a_slide_are_wrong_usage_and_nothing_is_written(wsipipe, tmp_path, name):
+    (tmp_path / "empty folder").mkdir()
+    code, _, err = run(wsipipe, tmp_path / "out", tmp_path / name)
     assert code == 2
-    assert "no file matches" in err
-    assert failures(tmp_path / "out")
+    assert err.count(f"FAILED {tmp_path / name}: ") == 1
+    assert err.splitlines()[-1].startswith("wsipipe: no slide among the inputs, see above; nothing was written")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_model_that_is_not_known_leaves_no_folder(wsipipe, slide, tmp_path):
+    assert wsipipe("run", slide, "-o", tmp_path / "out", "--model", "nonsense")[0] == 2
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_file_in_place_of_the_output_folder_is_wrong_usage(wsipipe, slide, tmp_path):
+    (tmp_path / "afile").write_text("mine")
+    for command in ("run", "plan"):
+        code, _, err = wsipipe(command, slide, "-o", tmp_path / "afile", "--model", "classical")
+        assert code == 2
+        assert err == f"wsipipe: -o must be a folder, this is a file; choose another -o: {tmp_path / 'afile'}\n"
+    assert (tmp_path / "afile").read_text() == "mine"
+
+
+def test_a_refused_run_leaves_the_records_of_the_finished_one(wsipipe, slide, tmp_path):
+    run(wsipipe, tmp_path, slide)
+    names = ("run.json", "failed.csv", "cohort.csv", "cohort.html")
+    before = [(tmp_path / name).read_bytes() for name in names]
+    code, _, err = run(wsipipe, tmp_path, slide, "--stain", "macenko", "--tissue", "none")
+    assert code == 1
+    assert "--stain was qupath, now macenko; --tissue was auto, now none; pass --overwrite" in err
+    assert [(tmp_path / name).read_bytes() for name in names] == before
+    code, _, _ = run(wsipipe, tmp_path, slide, slide.parent / "gone.svs", "--stain", "macenko")
+    assert code == 1
+    assert len(failures(tmp_path)) == 2  # a run in which something else went wrong, too, is recorded
+
+
+def test_what_a_slide_table_holds_beside_its_columns_is_said(wsipipe, slide, tmp_path):
+    table = tmp_path / "slides.csv"
+    table.write_text(f"path,id,stage\n{slide},a/b,II\n", encoding="utf-8")
+    code, out, err = run(wsipipe, tmp_path / "out", table, "--json")
+    assert code == 0
+    notes = [event["text"] for event in map(json.loads, out.splitlines()) if event["event"] == "Noted"]
+    assert notes == [
+        f"columns of the slide table that are not used: stage (known are path, mpp, id): {table}",
+        f"id 'a/b' cannot be a folder's name everywhere, the slide's id is 'a_b': {slide}",
+    ]
+    code, _, err = wsipipe("plan", table, "--model", "classical")
+    assert [line.split(":")[0] for line in err.splitlines()] == ["note", "note"]
+
+
+def test_metadata_that_fits_no_slide_is_said_on_the_terminal(wsipipe, slide, tmp_path):
+    study = tmp_path / "study.csv"
+    study.write_text("slide,group\nother,A\n", encoding="utf-8")
+    _, _, err = run(wsipipe, tmp_path / "out", slide, "--metadata", study)
+    assert "note: not in study.csv, so in no group: 1 slide (slide ünïcode 1)" in err
+    assert "note: rows of study.csv without a finished slide here: 1 row (other)" in err
+    _, _, err = wsipipe("cohort", tmp_path / "out", "--metadata", study)
+    assert "note: not in study.csv" in err
 
 
 def test_an_output_folder_that_cannot_be_written_is_one_line(wsipipe, slide, tmp_path):
@@ -175,7 +229,7 @@ def test_plan_takes_the_config_of_a_run_and_names_results_of_other_parameters(ws
     assert code == 0, err
     code, out, _ = wsipipe("plan", slide, "--config", config, "--stain", "macenko")
     assert code == 1
-    assert 'results of other parameters (stain: "qupath" -> "macenko")' in out
+    assert "results of other parameters: --stain was qupath, now macenko; pass --overwrite" in out
     assert wsipipe("plan", slide, "--config", config, "--stain", "macenko", "--overwrite")[0] == 0
     config.write_text('modell = "classical"\n')
     assert wsipipe("plan", slide, "--config", config)[0] == 2
@@ -230,11 +284,12 @@ def test_out_of_memory_is_one_line_and_verbose_in_a_config_shows_where(wsipipe, 
         assert bool(caplog.records) == shown
 
 
-@pytest.mark.parametrize("value", ["0", "-1", "nan"])
+@pytest.mark.parametrize("value", ["0", "-1", "nan", "0,25", "wide"])
 def test_an_mpp_that_cannot_be_is_wrong_usage(wsipipe, slide, tmp_path, value):
     code, _, err = run(wsipipe, tmp_path, slide, "--mpp", value)
     assert code == 2
     assert err.startswith("wsipipe: --mpp must be a positive number")
+    assert ("write a point: 0.25" in err) == (value == "0,25")
 
 
 def test_cohort_is_rebuilt_from_finished_folders(wsipipe, slide, tmp_path):

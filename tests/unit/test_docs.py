@@ -14,6 +14,7 @@ from wsipipe.cli.main import app
 from wsipipe.demo import draw_slide
 from wsipipe.drawnslide import DemoSpec
 from wsipipe.options import RunOptions
+from wsipipe.plausibility import TYPICAL_DIAMETER_UM
 from wsipipe.runner import run_slides
 from wsipipe.runrecord import RunRecord
 from wsipipe.slidelist import list_slides
@@ -79,6 +80,8 @@ def test_commands_and_examples_run(name: str, workplace: Path, monkeypatch: pyte
                 assert program == "wsipipe", line
                 done = CliRunner().invoke(app, options_of_the_workplace(words))
                 assert done.exit_code == 0, f"{line}\n{done.output}\n{done.exception!r}"
+    if name == "python":
+        assert names["inside"].num_rows > 0  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("page", [p for p in PAGES if p.parent.name == "docs"], ids=lambda p: p.stem)
@@ -107,6 +110,12 @@ def test_messages_of_the_troubleshooting_page_are_those_of_the_code() -> None:
     assert len(quoted) > 20
     for message in quoted:
         assert message in code, message
+
+
+def test_the_typical_size_of_nuclei_is_one_range_everywhere() -> None:
+    low, high = TYPICAL_DIAMETER_UM
+    for page in ("troubleshooting", "outputs"):
+        assert f"{low:g}-{high:g} µm" in (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8")
 
 
 def test_columns_of_the_cohort_and_keys_of_the_record_are_documented() -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from wsipipe.errors import UsageError
-from wsipipe.metadata import read_metadata
+from wsipipe.metadata import join_notes, read_metadata
 
 
 def write(tmp_path: Path, text: str, encoding: str = "utf-8") -> Path:
@@ -58,3 +58,17 @@ def test_missing_files_and_columns_are_refused(tmp_path: Path) -> None:
         read_metadata(tmp_path / "none.csv")
     with pytest.raises(UsageError, match="no column 'sex'"):
         read_metadata(write(tmp_path, "slide,arm\ns1,a\n"), groups=("sex",))
+
+
+def test_ids_that_lost_their_zeros_are_not_joined_but_pointed_out(tmp_path: Path) -> None:
+    study = read_metadata(write(tmp_path, "slide,arm\n1,a\n2,a\n010,b\n"))
+    missing, unknown = join_notes({"001", "010"}, study)
+    assert missing == "not in study.csv, so in no group: 1 slide (001)"
+    assert unknown == (
+        "rows of study.csv without a finished slide here: 2 rows (1, 2); 1 may be slide 001 without its zeros: "
+        "keep ids as text in the table"
+    )
+
+
+def test_metadata_that_fits_has_nothing_to_say(tmp_path: Path) -> None:
+    assert join_notes({"1", "2", "3"}, read_metadata(write(tmp_path, "slide,arm\n1,a\n2,a\n3,b\n"))) == []

@@ -34,7 +34,7 @@ def test_the_pace_leaves_out_tiles_of_an_earlier_run_and_slides_before_go_first(
 
 def test_the_time_left_follows_the_recent_pace_not_the_mean_since_the_start():
     pace = Pace()
-    pace.slides = 1
+    pace.begin(1)
     pace.plan("a", 1000, 0, 0.0)
     pace.advance("a", 16, 160.0)  # a slow start: kernels are compiled, the machine is busy
     for k in range(RECENT):
@@ -45,7 +45,7 @@ def test_the_time_left_follows_the_recent_pace_not_the_mean_since_the_start():
 
 def test_the_time_of_the_run_weighs_slides_by_tissue_and_guesses_those_not_planned_yet():
     pace = Pace()
-    pace.slides = 5
+    pace.begin(5)
     pace.end("done earlier")
     pace.plan("large", 300, 0, 0.0)
     pace.plan("small", 100, 0, 0.0)

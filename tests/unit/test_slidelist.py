@@ -46,13 +46,22 @@ def test_a_table_gives_ids_and_mpp_and_its_paths_are_relative_to_it(slides):
     assert [(job.id, job.mpp) for job in found.jobs] == [("first", 0.25), ("second", 0.5)]
 
 
-@pytest.mark.parametrize("value", ["zero", "-1", "0", "nan"])
+@pytest.mark.parametrize("value", ["zero", "-1", "0", "nan", '"0,25"'])
 def test_a_bad_mpp_in_a_table_fails_that_row_only(slides, value):
     table = slides / "list.csv"
     table.write_text(f"path,mpp\na.svs,{value}\nb.TIFF,0.5\n")
     found = list_slides([str(table)], mpp=None)
     assert [job.id for job in found.jobs] == ["b"]
     assert "mpp must be a positive number" in found.refusals[0].reason
+    assert ("write a point: 0.25" in found.refusals[0].reason) == ("," in value)
+
+
+def test_an_unquoted_decimal_comma_in_a_table_gets_a_hint_and_fails_that_row_only(slides):
+    table = slides / "list.csv"
+    table.write_text("path,mpp\na.svs,0,25\nb.TIFF,0.5\n")
+    found = list_slides([str(table)], mpp=None)
+    assert [job.id for job in found.jobs] == ["b"]
+    assert "write 0.25 with a point" in found.refusals[0].reason
 
 
 def test_missing_files_and_empty_globs_are_refused_one_by_one(slides):

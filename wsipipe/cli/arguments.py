@@ -1,7 +1,6 @@
 """Options that several commands share, and the config file that may hold them."""
 
 import logging
-import math
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ import typer
 
 from wsipipe.errors import UsageError
 from wsipipe.options import GeoJsonDetail, StainChoice
+from wsipipe.scale import parse_mpp
 
 SLIDES_HELP = (
     "Slides: files, quoted globs, folders, or a CSV with columns path[,mpp][,id]. "
@@ -53,10 +53,8 @@ def _checked(params: Sequence[Any], values: dict[str, Any], path: Path) -> dict[
     return named
 
 
-def _positive(value: float | None) -> float | None:
-    if value is not None and not (math.isfinite(value) and value > 0):
-        raise UsageError(f"--mpp must be a positive number of micrometres, e.g. --mpp 0.25, got {value:g}")
-    return value
+def _mpp(text: str | None) -> float | None:
+    return None if text is None else parse_mpp(text, "--mpp")
 
 
 Slides = Annotated[list[str], typer.Argument(help=SLIDES_HELP, metavar="SLIDE...", show_default=False)]
@@ -70,7 +68,11 @@ Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda[:N].")]
 Mpp = Annotated[
     float | None,
     typer.Option(
-        "--mpp", help="Micrometres per pixel of level 0, for slides without it or with a wrong one.", callback=_positive
+        "--mpp",
+        help="Micrometres per pixel of level 0, for slides without it or with a wrong one.",
+        parser=str,
+        callback=_mpp,
+        metavar="NUMBER",
     ),
 ]
 Tissue = Annotated[str, typer.Option("--tissue", help="auto, none (everything), MASK.png or ROI.geojson from QuPath.")]

@@ -34,5 +34,7 @@ def cohort(
         raise UsageError(f"OUT must be the output folder of earlier runs, no slide folder lies in: {out}")
     study = read_metadata(metadata, patient=patient, groups=tuple(group or ())) if metadata else None
     with locked(out):
-        n_slides = rebuild_cohort(out, study)
-    typer.echo(f"{counted(n_slides, 'slide')}: {out / 'cohort.html'}")
+        made = rebuild_cohort(out, study)
+    for note in made.notes:
+        typer.echo(f"note: {note}", err=True)
+    typer.echo(f"{counted(len(made.rows), 'slide')}: {out / 'cohort.html'}")

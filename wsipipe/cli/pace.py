@@ -10,11 +10,13 @@ class Pace:
 
     def __init__(self) -> None:
         """Begin without slides."""
-        self.slides = 0
+        self.begin(0)
+
+    def begin(self, slides: int) -> None:
+        """Start anew with a number of slides of which nothing is known."""
+        self.slides, self._left_out, self._sum = slides, 0, 0
         self._totals: dict[str, int] = {}
         self._done: dict[str, int] = {}
-        self._left_out = 0
-        self._sum = 0
         self._seen: deque[tuple[float, int]] = deque(maxlen=RECENT + 1)
 
     def plan(self, slide: str, total: int, done: int, now: float) -> None:

@@ -75,7 +75,10 @@ def plan(
         overwrite=overwrite,
     )
     segmenter = load_segmenter(options.model, device=options.device)
-    found = forecast_slides(list_slides(slides, mpp=mpp), segmenter, options)
+    listed = list_slides(slides, mpp=mpp)
+    for note in listed.notes:
+        typer.echo(f"note: {note}", err=True)
+    found = forecast_slides(listed, segmenter, options)
     for slide in found:
         typer.echo(orjson.dumps(dataclasses.asdict(slide)).decode() if json else _line(slide))
     if not json:

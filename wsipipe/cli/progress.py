@@ -120,7 +120,7 @@ def take(event: ev.Event, pace: Pace) -> None:
     """Let an event count for the pace of the run."""
     match event:
         case ev.RunStarted():
-            pace.slides = event.slides
+            pace.begin(event.slides)
         case ev.SlidePlanned():
             pace.plan(event.slide, event.tiles, event.done_tiles, time.monotonic())
         case ev.TilesDone():
@@ -162,6 +162,10 @@ def describe(event: ev.Event) -> str:
             return f"{event.slide}: {how}, {counted(event.nuclei, 'nucleus', 'nuclei')}{flags}: {event.folder}"
         case ev.SlideFailed():
             return f"FAILED {event.path}: {event.reason}"
+        case ev.SlideLeftOut():
+            return f"left out {event.path}: {event.reason}"
+        case ev.Noted():
+            return f"note: {event.text}"
         case ev.RunDone():
             return (
                 f"{counted(event.done, 'slide')} done, {event.failed} failed, "

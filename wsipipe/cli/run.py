@@ -72,7 +72,8 @@ def run(
 
     Each slide becomes a folder with report.html, nuclei.geojson.gz (drag it into QuPath), nuclei.parquet,
     labels.ome.zarr, overview.png, quality.parquet and run.json; cohort.html sums them up. A run that was stopped is
-    continued by the same command. Exit code 0: all slides done; 1: some failed (listed in failed.csv); 2: wrong usage.
+    continued by the same command. Exit code 0: all slides done; 1: some failed (listed in failed.csv); 2: wrong usage,
+    such as no slide among the inputs; nothing is written then.
     """
     from wsipipe.cli.progress import open_sink
     from wsipipe.cli.stopping import stoppable
@@ -108,7 +109,7 @@ def run(
             summary = run_slides(found, options, sink)
         finally:
             sink.close()
-    raise typer.Exit(summary.exit_code if found.jobs else 2)
+    raise typer.Exit(summary.exit_code)
 
 
 def _device(text: str, scheduler: str) -> str:
