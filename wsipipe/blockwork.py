@@ -30,7 +30,7 @@ from wsipipe.runs import pixel_runs
 from wsipipe.simplify import simplify
 from wsipipe.slide import Slide, open_slide
 from wsipipe.slidelist import SlideJob
-from wsipipe.slideplan import SlidePlan, key_without_tissue, plan_slide, save_plan
+from wsipipe.slideplan import SlidePlan, fit_to_slide, key_without_tissue, plan_slide, save_plan
 from wsipipe.slidework import BENCH, SlideRef, SlideWork, first_halo
 
 
@@ -84,7 +84,7 @@ def plan_to_folder(ref: SlideRef, job: SlideJob, options: RunOptions) -> Planned
             replacement.mark(folder)
         ref = replace(ref, folder=folder.path)
         MapStore.create(folder.maps_path, plan.grid, len(ref.facts.map_names))
-        save_plan(folder.plan_path, plan)
+        save_plan(folder.plan_path, fit_to_slide(folder.plan_path, plan, slide, options.stain_norm))
         tissue = frozenset(block.index for block in plan.blocks)
         blocks = tuple(_to_do(plan, block, tissue, folder) for block in plan.blocks)
         event = _planned_event(plan, slide, blocks)

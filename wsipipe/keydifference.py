@@ -13,6 +13,7 @@ _OPTIONS = {
     "slide_mpp": "the slide's mpp (--mpp)",
     "tissue": "--tissue",
     "stain": "--stain",
+    "stain_norm": "--stain-norm",
     "geojson_detail": "--geojson-detail",
     "format_version": "the version of the output format",
 }

@@ -7,6 +7,7 @@ from typing import Literal
 
 from wsipipe.errors import UsageError
 from wsipipe.machine import cpu_count
+from wsipipe.stainnorm import NONE, parse_stain_norm
 
 GeoJsonDetail = Literal["shape", "full", "none"]
 StainChoice = Literal["qupath", "macenko"]
@@ -29,6 +30,7 @@ class RunOptions:
         scheduler: "local", the address of a Dask scheduler, or a TOML file that names a cluster.
         geojson_detail: measurements in the GeoJSON; "none" writes no GeoJSON.
         stain: stain vectors: QuPath's defaults, or estimated for each slide.
+        stain_norm: colours in front of the model: none, or as `stainnorm.parse_stain_norm` takes it.
         allow_upsampling: accept slides much coarser than the model.
         overwrite: make the slides anew; earlier results stay until the new ones are complete.
         fail_fast: stop at the first slide that fails.
@@ -48,6 +50,7 @@ class RunOptions:
     scheduler: str = "local"
     geojson_detail: GeoJsonDetail = "shape"
     stain: StainChoice = "qupath"
+    stain_norm: str = NONE
     allow_upsampling: bool = False
     overwrite: bool = False
     fail_fast: bool = False
@@ -68,6 +71,7 @@ class RunOptions:
             raise UsageError(f"--geojson-detail must be shape, full or none, got {self.geojson_detail!r}")
         if self.stain not in ("qupath", "macenko"):
             raise UsageError(f"--stain must be qupath or macenko, got {self.stain!r}")
+        parse_stain_norm(self.stain_norm)
         if self.tissue not in ("auto", "none") and not Path(self.tissue).is_file():
             raise UsageError(f"--tissue must be auto, none or an existing mask PNG or GeoJSON, got {self.tissue!r}")
 

@@ -22,6 +22,7 @@ from wsipipe.replacement import end_overwrite, recover
 from wsipipe.segmenter import Segmenter, find_segmenter
 from wsipipe.slidelist import SlideJob, SlideList
 from wsipipe.slidework import BENCH
+from wsipipe.stainnorm import NONE, load_fitter
 
 logger = logging.getLogger(__name__)
 
@@ -99,8 +100,11 @@ def _check(slides: SlideList, options: RunOptions, emit: Sink, *, is_loaded: boo
         emit(event(refusal.id, refusal.path, refusal.reason))
     if not slides.jobs:
         raise UsageError(f"no slide among the inputs, see above; nothing was written to {options.out}")
-    if not is_loaded and options.scheduler == "local":
-        find_segmenter(options.model)
+    if options.scheduler == "local":
+        if options.stain_norm != NONE:
+            load_fitter(options.stain_norm)
+        if not is_loaded:
+            find_segmenter(options.model)
 
 
 def _report(outcome: SlideResult | SlideFault, results: list[SlideResult], failures: list[Failure], emit: Sink) -> None:

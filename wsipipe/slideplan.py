@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from wsipipe.options import RunOptions
 from wsipipe.segmenter import ModelFacts, Segmenter
 from wsipipe.slide import Slide, check_scale
 from wsipipe.slidelist import SlideJob
+from wsipipe.stainnorm import NONE, ColourTransform, load_fitter, parse_stain_norm
 from wsipipe.tissue import TissueMask, load_tissue, tissue_tiles
 
 TISSUE_KEY = "tissue_sha256"
@@ -35,6 +36,7 @@ class SlidePlan:
         tissue: where to look.
         blocks: blocks with tissue, raster order.
         key: what decides the bytes of the results.
+        colours: what tiles go through before the model sees them; None for nothing.
     """
 
     job: SlideJob
@@ -43,6 +45,7 @@ class SlidePlan:
     tissue: TissueMask
     blocks: tuple[Block, ...]
     key: RunKey
+    colours: ColourTransform | None = None
 
     @property
     def n_tiles(self) -> int:
@@ -86,6 +89,7 @@ def key_without_tissue(slide: Slide, model: ModelFacts | Segmenter, options: Run
     It is the whole key in effect where no tissue file is given: the mask then follows from the rest.
     """
     frame, grid = _lay_grid(slide, model)
+    norm = parse_stain_norm(options.stain_norm)
     return {
         "format_version": FORMAT_VERSION,
         "slide": slide.identity,
@@ -100,6 +104,7 @@ def key_without_tissue(slide: Slide, model: ModelFacts | Segmenter, options: Run
         "tissue": options.tissue if options.tissue in ("auto", "none") else "file",
         "stain": options.stain,
         "geojson_detail": options.geojson_detail,
+        **({"stain_norm": norm.identity} if norm else {}),
     }
 
 
@@ -112,6 +117,7 @@ def save_plan(path: Path, plan: SlidePlan) -> None:
         "grid": asdict(plan.grid),
         "tissue": [tissue.mask.shape, tissue.l0_per_px_x, tissue.l0_per_px_y, tissue.source],
         "key": plan.key.values,
+        "colours": plan.colours and plan.colours.to_json(),
     }
     with replacing(path) as partial, partial.open("wb") as handle:
         np.savez(handle, head=np.array(json.dumps(head)), mask=np.packbits(tissue.mask))
@@ -127,7 +133,22 @@ def load_plan(path: Path) -> SlidePlan:
     frame, grid = WorkFrame(**head["frame"]), TileGrid(**head["grid"])
     blocks = tuple(plan_blocks(grid, tissue_tiles(tissue, grid, frame)))
     job = SlideJob(Path(head["job"]["path"]), head["job"]["id"], head["job"]["mpp"])
-    return SlidePlan(job, frame, grid, tissue, blocks, RunKey(head["key"]))
+    colours = head["colours"] and ColourTransform.from_json(head["colours"])
+    return SlidePlan(job, frame, grid, tissue, blocks, RunKey(head["key"]), colours)
+
+
+def fit_to_slide(path: Path, plan: SlidePlan, slide: Slide, stain_norm: str) -> SlidePlan:
+    """Return the plan with the colour transform that was asked for; the one of an earlier plan at path, if it has one.
+
+    Raises:
+        MissingExtraError: the package that fits it is not installed.
+        SlideError: it cannot be fitted to this slide.
+    """
+    if stain_norm == NONE:
+        return plan
+    if path.is_file():  # of the same run key, or the folder would have been refused
+        return replace(plan, colours=load_plan(path).colours)
+    return replace(plan, colours=load_fitter(stain_norm)(sample_tiles(plan, slide)))
 
 
 def sample_tiles(plan: SlidePlan, slide: Slide) -> NDArray[np.uint8]:

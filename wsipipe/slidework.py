@@ -114,10 +114,11 @@ class SlideWork:
 
     @property
     def parameters(self) -> dict[str, Any]:
-        """The model's parameters on its device, and what fitting it to the slide made of them."""
+        """The model's parameters on its device, what fitting it to the slide made of them, and the colour transform."""
         plain, fitted = self._models.segmenter(self.ref.model).parameters, self.segmenter.parameters
         changed = {name: value for name, value in fitted.items() if plain.get(name) != value}
-        return {**self.facts.parameters, **changed}
+        colours = self.plan.colours
+        return {**self.facts.parameters, **changed, **({"stain_norm": colours.to_json()} if colours else {})}
 
     def prepare(self) -> None:
         """Fit the model to the slide now."""
@@ -125,8 +126,9 @@ class SlideWork:
             self._segmenter  # noqa: B018 - computed on first access
 
     def read_tile(self, tile: Tile) -> NDArray[np.uint8]:
-        """Read a tile with its halo, uint8 (S, S, 3)."""
-        return read_tile(self.slide, self.plan.frame, tile)
+        """Read a tile with its halo as the model is to see it, uint8 (S, S, 3)."""
+        image = read_tile(self.slide, self.plan.frame, tile)
+        return image if self.plan.colours is None else self.plan.colours.apply(image)
 
     def close(self) -> None:
         """Close the slide and stop its threads."""
@@ -138,9 +140,17 @@ class SlideWork:
     def _sample(self) -> NDArray[np.uint8]:
         return sample_tiles(self.plan, self.slide)
 
+    @property
+    def _seen_sample(self) -> NDArray[np.uint8]:
+        """The sample as the model sees it."""
+        if self.plan.colours is None:
+            return self._sample
+        images = [self.plan.colours.apply(np.ascontiguousarray(image.transpose(1, 2, 0))) for image in self._sample]
+        return np.stack(images).transpose(0, 3, 1, 2) if images else self._sample
+
     @cached_property
     def _segmenter(self) -> Segmenter:
-        return self._models.segmenter(self.ref.model).fitted(self._sample)
+        return self._models.segmenter(self.ref.model).fitted(self._seen_sample)
 
     @cached_property
     def _stain(self) -> StainVectors:
@@ -152,7 +162,7 @@ class SlideWork:
     def _inference(self) -> Inference:
         lane = self._models.lane(self.ref.model)
         is_same = lane.segmenter is self._models.segmenter(self.ref.model)
-        fitted = self._segmenter if is_same else lane.segmenter.fitted(self._sample)
+        fitted = self._segmenter if is_same else lane.segmenter.fitted(self._seen_sample)
         return Inference(lane, fitted, readers=self.ref.budget.readers)
 
 

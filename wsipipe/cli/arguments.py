@@ -91,6 +91,14 @@ Detail = Annotated[
 Stain = Annotated[
     StainChoice, typer.Option("--stain", help="Stain vectors: QuPath's H&E defaults, or estimated per slide.")
 ]
+StainNorm = Annotated[
+    str,
+    typer.Option(
+        "--stain-norm",
+        help="Bring the colours that the model sees to a target: macenko, reinhard, vahadane, TARGET.png or "
+        "METHOD@TARGET.png. Needs TIAToolbox.",
+    ),
+]
 Overwrite = Annotated[
     bool,
     typer.Option("--overwrite", help="Make these slides anew; earlier results stay until the new ones are complete."),

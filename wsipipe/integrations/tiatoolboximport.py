@@ -20,7 +20,7 @@ from typing import Any
 from wsipipe.errors import MissingExtraError
 
 INSTALL = (
-    'pip install -c constraints-tiatoolbox.txt "wsipipe[tiatoolbox]" && '
+    'pip install -c constraints-tiatoolbox.txt ".[tiatoolbox]" && '
     "pip install --no-deps tiatoolbox==2.1.3 torchvision==0.28.0"
 )
 OPERATORS = ("nms", "qnms")  # what torchvision 0.28 declares without looking whether its library is there
@@ -39,14 +39,23 @@ def import_from_tiatoolbox(name: str, *, what: str) -> ModuleType:
     Raises:
         MissingExtraError: TIAToolbox, or a package that it needs, is not installed.
     """
-    if find_spec("tiatoolbox") is None:
-        raise MissingExtraError(f"{what} needs TIAToolbox, not installed here; see docs/integrations.md: {INSTALL}")
+    check_installed(what)
     try:
         with _LOCK, _quiet():
             _import_torchvision()
             return importlib.import_module(name)
     except ModuleNotFoundError as error:
         raise MissingExtraError(f"{what} needs {error.name}, which TIAToolbox imports; run: {INSTALL}") from error
+
+
+def check_installed(what: str) -> None:
+    """Make sure that TIAToolbox is there, without importing it.
+
+    Raises:
+        MissingExtraError: it is not; the text says what to install.
+    """
+    if find_spec("tiatoolbox") is None:
+        raise MissingExtraError(f"{what} needs TIAToolbox, not installed here; see docs/integrations.md: {INSTALL}")
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wsipipe.errors import CheckpointError, ModelError
-from wsipipe.integrations.tiatoolboximport import INSTALL, import_from_tiatoolbox
+from wsipipe.integrations.tiatoolboximport import import_from_tiatoolbox
 from wsipipe.runrecord import file_digest
 from wsipipe.segmenter import SegmenterEntry
 
@@ -103,7 +103,7 @@ def _build(architecture: dict[str, Any], file: Path, what: str) -> Any:
 
 def _say_where(name: str) -> str:
     if find_spec("tiatoolbox") is None:
-        return f"needs TIAToolbox, see docs/integrations.md: {INSTALL}"
+        return "needs TIAToolbox, see docs/integrations.md"
     path = WEIGHTS_DIR / f"{name}.pth"
     return str(path) if path.is_file() else f"downloaded by TIAToolbox when first used, to {path}; or NAME@FILE"
 

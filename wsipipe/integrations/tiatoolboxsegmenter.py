@@ -8,7 +8,6 @@ many patches because files, reading and post-processing want tiles of about 1000
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +84,7 @@ class TiaSegmenter:
         # nn.Module's own `to`: TIAToolbox's would spread the network over every GPU that it sees
         self._network = torch.nn.Module.to(network, device)
         self._infer: Callable[..., tuple[NDArray[np.float32], ...]] = type(network).infer_batch
+        self._flat: dict[bytes, NDArray[np.uint8]] = {}
         self._rules = HoverRules.at_scale(BASE_MPP / facts.mpp, len(facts.type_names))
 
     @property
@@ -119,8 +119,9 @@ class TiaSegmenter:
         step = PATCHES if self.device.startswith("cuda") else 1
         full = []
         for b, y, x in places:
-            if (images[b, :, y : y + patch, x : x + patch] == 255).all():  # beyond the slide, or nothing at all
-                out[b, :, y + halo : y + halo + core, x + halo : x + halo + core] = self._blank
+            image = images[b, :, y : y + patch, x : x + patch]
+            if (image == image[:, :1, :1]).all():
+                out[b, :, y + halo : y + halo + core, x + halo : x + halo + core] = self._flat_maps(image)
             else:
                 full.append((b, y, x))
         for first in range(0, len(full), step):
@@ -160,11 +161,12 @@ class TiaSegmenter:
 
         return load_model, (self.facts.registry_name, self.device, self.facts.weights)
 
-    @cached_property
-    def _blank(self) -> NDArray[np.uint8]:
-        """Maps of a white patch, (C, core, core): computed once, since slides hold many."""
-        white = np.full((1, 3, self.facts.patch, self.facts.patch), 255, np.uint8)
-        return np.asarray(self.patch_maps(white)[0])
+    def _flat_maps(self, patch: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Return the maps of a patch of one colour; computed once for each, since tiles reach beyond the slide."""
+        colour = patch[:, 0, 0].tobytes()
+        if colour not in self._flat:
+            self._flat[colour] = self.patch_maps(patch[None])[0]
+        return self._flat[colour]
 
     def _quantised(self, outputs: tuple[NDArray[np.float32], ...]) -> NDArray[np.uint8]:
         """Turn (N, h, w, c) outputs of the heads into (N, h, w, C) uint8."""
