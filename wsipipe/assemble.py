@@ -36,6 +36,7 @@ from wsipipe.quality import (
 )
 from wsipipe.report import write_slide_report
 from wsipipe.runrecord import FileDigest, RunRecord, git_commit, package_versions, path_digest
+from wsipipe.scale import override_flags
 from wsipipe.slidework import SlideWork
 from wsipipe.table import NucleiTableWriter, nucleus_uuids
 
@@ -139,7 +140,7 @@ def write_results(work: SlideWork, options: RunOptions) -> SlideSummary:
     flags = plausibility_flags(
         nuclei=len(nuclei), tissue_mm2=work.plan.tissue_mm2, median_diameter_um=nuclei.median_diameter_um
     )
-    flags += quality_flags(nuclei.quality)
+    flags += override_flags(work.slide.mpp) + quality_flags(nuclei.quality)
     return SlideSummary(len(nuclei), flags, nuclei.quality.to_json(), clock.seconds)
 
 
@@ -219,17 +220,18 @@ def write_overview(work: SlideWork, nuclei: SlideNuclei) -> None:
 def finish_slide(work: SlideWork, summary: SlideSummary, effort: Effort, options: RunOptions) -> RunRecord:
     """Write the report and run.json, which says that all is there, and remove what is no longer needed."""
     folder = work.folder.path
-    began = started = time.perf_counter()
+    started = time.perf_counter()
     files = {name: path_digest(folder / name) for name in _written(options)}
     seconds = {**effort.seconds, **summary.seconds, "digests": time.perf_counter() - started}
-    effort = dataclasses.replace(effort, seconds={stage: round(value, 3) for stage, value in seconds.items()})
+    wall = effort.wall_seconds + time.perf_counter() - started  # the report itself tells it, so it cannot be in it
+    stages = {stage: round(value, 3) for stage, value in seconds.items()}
+    effort = dataclasses.replace(effort, seconds=stages, wall_seconds=wall)
     record = _record(work, summary, effort, options, files)
     started = time.perf_counter()
     write_slide_report(folder, record, work.slide)
     seconds = {**record.seconds, "report": round(time.perf_counter() - started, 3)}
     files = {**files, REPORT_NAME: path_digest(folder / REPORT_NAME)}
-    wall = round(effort.wall_seconds + time.perf_counter() - began, 3)
-    record = dataclasses.replace(record, seconds=seconds, wall_seconds=wall, files=files)
+    record = dataclasses.replace(record, seconds=seconds, files=files)
     record.write(work.folder.record_path)
     work.folder.finish()
     return record

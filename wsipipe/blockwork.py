@@ -134,6 +134,7 @@ def _planned_event(plan: SlidePlan, slide: Slide, blocks: tuple[BlockToDo, ...])
         tiles=plan.n_tiles,
         done_tiles=sum(block.tiles for block in blocks if block.is_inferred),
         blocks=len(blocks),
+        stated_mpp=slide.mpp.stated,
     )
 
 

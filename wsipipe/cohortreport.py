@@ -105,6 +105,7 @@ def write_cohort_report(path: Path, page: CohortPage) -> None:
         "method": method_words(page.metadata, page.effects) if page.metadata else [],
         "comparisons": list(_comparisons(page)),
         "charts": [_chart(page.rows, column) for column in COMPARED_SLIDES] if len(page.rows) >= MIN_SLIDES else [],
+        "flagged": [{**row, "link": link_to(row["slide"], "report.html")} for row in page.rows if row["flags"]],
         "outliers": list(unlike_others(page.rows)),
         "columns": columns,
         "rows": [_table_row(row, page.metadata) for row in page.rows],
@@ -117,7 +118,7 @@ def write_cohort_report(path: Path, page: CohortPage) -> None:
 def _lead(page: CohortPage) -> str:
     models = sorted({row["model"] for row in page.rows})
     failed = sum(failure.fatal for failure in page.failures)
-    text = f"{counted(len(page.rows), 'slide')} done" + (f", {failed:,} failed in the last run" if failed else "")
+    text = f"{counted(len(page.rows), 'slide')} done" + (f", {failed:,} without a result" if failed else "")
     mixed = "; careful, they were done with different models" if len(models) > 1 else ""
     return f"{text}. Nuclei found by {', '.join(models)}{mixed}." if models else f"{text}."
 
@@ -249,17 +250,17 @@ def _table_row(row: Row, metadata: Metadata | None) -> TableRow:
 
 
 def _time(page: CohortPage) -> Iterator[tuple[str, str]]:
-    timed = [row for row in page.rows if row["wall_seconds"]]
-    if timed:
-        wall, tissue, nuclei = (sum(row[name] for row in timed) for name in ("wall_seconds", "tissue_mm2", "nuclei"))
-        yield "Wall time per slide, median", duration(median(row["wall_seconds"] for row in timed))
-        yield "Wall time, slides added up", duration(wall)
-        yield "Wall time per mm² of tissue", f"{number(wall / tissue if tissue else None)} s"
-        yield "Nuclei per second of wall time", number(nuclei / wall)
-        yield "Stage time, slides added up", duration(sum(row["stage_seconds"] for row in timed))
+    if "wall_seconds" in page.run:
+        slides = counted(page.run.get("slides_done", 0), "slide")
+        yield "Last run, wall time", f"{duration(page.run['wall_seconds'])} for {slides}"
+    walls = [row["wall_seconds"] for row in page.rows if row["wall_seconds"]]
+    if walls:
+        yield "A slide, wall time", f"median {duration(median(walls))}; slides that were worked on side by side overlap"
+    stage, tissue = (sum(row[name] for row in page.rows) for name in ("stage_seconds", "tissue_mm2"))
+    if stage > 0:
+        yield "All slides, stage time", duration(stage)
+        yield "Stage time per mm² of tissue", f"{number(stage / tissue if tissue else None)} s"
+        yield "Nuclei per second of stage time", number(sum(row["nuclei"] for row in page.rows) / stage)
     if page.rows:
         yield "Largest peak memory", f"{max(row['peak_rss_bytes'] for row in page.rows) / 1e9:.2f} GB"
         yield "Devices", ", ".join(sorted({row["device"] for row in page.rows}))
-    if "wall_seconds" in page.run:
-        slides = counted(page.run.get("slides_done", 0), "slide")
-        yield "Last run", f"{duration(page.run['wall_seconds'])} wall time for {slides}"

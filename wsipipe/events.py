@@ -20,8 +20,8 @@ class RunStarted:
 class SlidePlanned:
     """A slide was opened and its work is known.
 
-    mpp: of level 0, from mpp_source ("slide" or "option"); work_mpp: at which it is segmented; done_tiles: finished by
-    an earlier run.
+    mpp: of level 0, from mpp_source ("slide" or "option"); stated_mpp: what the slide says beside an option; work_mpp:
+    at which it is segmented; done_tiles: finished by an earlier run.
     """
 
     slide: str
@@ -33,6 +33,7 @@ class SlidePlanned:
     tiles: int
     done_tiles: int
     blocks: int
+    stated_mpp: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

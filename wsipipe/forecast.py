@@ -119,7 +119,7 @@ def _forecast(job: SlideJob, segmenter: Segmenter, options: RunOptions, need: _N
                 disk=_disk(plan),
             )
     except Exception as error:
-        return Forecast(str(job.path), job.id, explain(error))
+        return Forecast(str(job.path), job.id, explain(error).removesuffix(f": {job.path}"))
 
 
 def _disk(plan: SlidePlan) -> int:

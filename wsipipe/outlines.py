@@ -6,6 +6,8 @@ they belong to different background regions (the label's own 4-connected path be
 so each ring stays simple and rings meet in single points at most. That makes every traced polygon valid.
 """
 
+from pathlib import Path
+
 import numpy as np
 import shapely
 from numba import njit
@@ -57,6 +59,12 @@ def to_shapely(outlines: Outlines) -> NDArray[np.object_]:
     """Return one shapely Polygon per outline, in the same frame; object (N,)."""
     offsets = (outlines.ring_starts, outlines.polygon_starts)
     return np.asarray(shapely.from_ragged_array(shapely.GeometryType.POLYGON, outlines.coords, offsets), dtype=object)
+
+
+def is_compiled() -> bool:
+    """Whether an earlier run has compiled the kernels here; else the first block takes a minute longer."""
+    stats = getattr(_trace_rings, "stats", None)
+    return stats is None or any(Path(stats.cache_path).glob("outlines.*.nbi"))
 
 
 @njit(cache=True, nogil=True)

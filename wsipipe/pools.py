@@ -15,6 +15,7 @@ from typing import Any, Literal, Protocol
 
 from wsipipe.faults import Fault, fault_of
 from wsipipe.machine import peak_rss_bytes
+from wsipipe.wording import counted
 
 Kind = Literal["model", "cpu"]
 
@@ -144,7 +145,7 @@ class ThreadPool:
 
     def __init__(self, cpu_threads: int, model_threads: int) -> None:
         """Start the threads."""
-        self.about = f"{cpu_threads} threads beside the model, one process"
+        self.about = f"{counted(cpu_threads, 'thread')} beside the model, one process"
         self._threads = {"cpu": cpu_threads, "model": model_threads}
         self._pools = {kind: ThreadPoolExecutor(n, thread_name_prefix=kind) for kind, n in self._threads.items()}
         self._ended: SimpleQueue[tuple[Task, Outcome]] = SimpleQueue()

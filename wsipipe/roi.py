@@ -31,10 +31,7 @@ def read_mask_image(path: Path, l0_size: tuple[int, int]) -> NDArray[np.bool_]:
     Raises:
         UsageError: not an image, or not of the slide's proportions.
     """
-    data = np.frombuffer(_bytes(path), np.uint8)
-    image = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if data.size else None
-    if image is None:
-        raise UsageError(f"tissue mask must be an image (PNG, TIFF) or a .geojson file: {path}")
+    image = _decode(path)
     mask: NDArray[np.bool_] = (image if image.ndim == 2 else image[..., :3].max(axis=2)) > 0
     height, width = mask.shape
     # both sides of a small mask are rounded to whole px, which may alter its proportions by more than the limit
@@ -45,6 +42,31 @@ def read_mask_image(path: Path, l0_size: tuple[int, int]) -> NDArray[np.bool_]:
             f"got {width} x {height} px: {path}"
         )
     return mask
+
+
+def _decode(path: Path) -> NDArray[np.uint8]:
+    data = np.frombuffer(_bytes(path), np.uint8)
+    image = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if data.size else None
+    if image is None:
+        raise UsageError(f"tissue mask must be an image (PNG, TIFF) or a .geojson file: {path}")
+    return np.asarray(image)
+
+
+def is_geojson(path: Path) -> bool:
+    """Whether a file's name says that it holds areas, not an image."""
+    return path.name.lower().endswith((".geojson", ".json", ".geojson.gz", ".json.gz"))
+
+
+def check_file(path: Path) -> None:
+    """Refuse a file that is of use for no slide.
+
+    Raises:
+        UsageError: not an image, or not GeoJSON with at least one area.
+    """
+    if not is_geojson(path):
+        _decode(path)
+    elif next(_polygons(_parse(path), path), None) is None:
+        raise UsageError(f"GeoJSON must hold at least one Polygon or MultiPolygon, got none: {path}")
 
 
 def read_regions(path: Path, l0_size: tuple[int, int], shape: tuple[int, int]) -> NDArray[np.bool_]:

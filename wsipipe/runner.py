@@ -4,7 +4,8 @@ import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 
 from wsipipe.cluster import LocalProcesses, choose_workers
 from wsipipe.cohort import write_cohort
@@ -19,8 +20,9 @@ from wsipipe.options import RunOptions
 from wsipipe.pipeline import SlideFault, SlideResult, segment_slides
 from wsipipe.pools import Pool, SerialPool, ThreadPool
 from wsipipe.replacement import end_overwrite, recover
+from wsipipe.roi import check_file
 from wsipipe.segmenter import Segmenter, find_segmenter
-from wsipipe.slidelist import SlideJob, SlideList
+from wsipipe.slidelist import SlideList
 from wsipipe.slidework import BENCH
 from wsipipe.stainnorm import NONE, load_fitter
 
@@ -57,38 +59,64 @@ def run_slides(slides: SlideList, options: RunOptions, emit: Sink, *, segmenter:
     Raises:
         OutputError: the output folder is locked or cannot be written.
         ModelError: the model cannot be loaded.
-        UsageError: there is no such model, or no slide among the inputs; nothing is written then.
+        UsageError: no such model, no slide among the inputs, or a tissue file is of no use; nothing is written then.
     """
     started = time.perf_counter()
     _check(slides, options, emit, is_loaded=segmenter is not None)
+    ends = _Ends([Failure(r.path, r.id, r.reason, r.fatal) for r in slides.refusals])
     with locked(options.out):
         recover(options.out)
-        failures = [Failure(r.path, r.id, r.reason, r.fatal) for r in slides.refusals]
-        results: list[SlideResult] = []
-        refused: list[SlideJob] = []
-        if slides.jobs and not (options.fail_fast and any(failure.fatal for failure in failures)):
-            with open_pool(options) as pool:
-                model = ModelRef(options.model, options.device, options.batch_size)
-                if segmenter is not None:
-                    travels = pool.is_remote
-                    model = BENCH.models.hold(segmenter, options.device, options.batch_size, travels=travels)
-                emit(RunStarted(len(slides.jobs), model.model, options.device, options.out, pool.about))
-                for outcome in segment_slides(slides.jobs, pool, model, options, emit):
-                    _report(outcome, results, failures, emit)
-                    if isinstance(outcome, SlideFault) and isinstance(outcome.fault.error, RunKeyError):
-                        refused.append(outcome.job)
-                    if options.fail_fast and isinstance(outcome, SlideFault):
-                        break
-        if options.overwrite and not any(failure.fatal for failure in failures):
+        if not (options.fail_fast and ends.n_failed):
+            _segment(slides, options, emit, segmenter, ends)
+        if options.overwrite and not ends.n_failed:
             end_overwrite(options.out)
         seconds = time.perf_counter() - started
-        if results or len(refused) < sum(failure.fatal for failure in failures):
-            cohort = write_cohort(options.out, [result.folder for result in results], failures, seconds, options)
-            for note in cohort.notes:
+        if ends.results or ends.n_refused < ends.n_failed:
+            folders = [result.folder for result in ends.results]
+            for note in write_cohort(options.out, folders, ends.failures, seconds, options).notes:
                 emit(Noted(note))
-    nuclei = sum(result.record.nuclei for result in results)
-    emit(RunDone(len(results), sum(f.fatal for f in failures), nuclei, seconds, options.out))
-    return RunSummary(tuple(results), tuple(failures))
+    nuclei = sum(result.record.nuclei for result in ends.results)
+    emit(RunDone(len(ends.results), ends.n_failed, nuclei, seconds, options.out))
+    return RunSummary(tuple(ends.results), tuple(ends.failures))
+
+
+@dataclass(slots=True)
+class _Ends:
+    """How slides ended so far. n_refused: failures because of results of other parameters, which stay as they are."""
+
+    failures: list[Failure]
+    results: list[SlideResult] = field(default_factory=list)
+    n_refused: int = 0
+
+    @property
+    def n_failed(self) -> int:
+        return sum(failure.fatal for failure in self.failures)
+
+    def take(self, outcome: SlideResult | SlideFault, emit: Sink) -> None:
+        """Note the end of a slide and tell of it."""
+        job = outcome.job
+        if isinstance(outcome, SlideFault):
+            reason = outcome.fault.reason.removesuffix(f": {job.path}")  # the event and the table name it already
+            self.failures.append(Failure(str(job.path), job.id, reason, True))
+            self.n_refused += isinstance(outcome.fault.error, RunKeyError)
+            emit(SlideFailed(job.id, str(job.path), reason))
+            return
+        self.results.append(outcome)
+        record = outcome.record
+        emit(SlideDone(job.id, outcome.folder, record.nuclei, record.wall_seconds, outcome.skipped, record.flags))
+
+
+def _segment(slides: SlideList, options: RunOptions, emit: Sink, segmenter: Segmenter | None, ends: _Ends) -> None:
+    """Do the slides."""
+    with open_pool(options) as pool:
+        model = ModelRef(options.model, options.device, options.batch_size)
+        if segmenter is not None:
+            model = BENCH.models.hold(segmenter, options.device, options.batch_size, travels=pool.is_remote)
+        emit(RunStarted(len(slides.jobs), model.model, options.device, options.out, pool.about))
+        for outcome in segment_slides(slides.jobs, pool, model, options, emit):
+            ends.take(outcome, emit)
+            if options.fail_fast and isinstance(outcome, SlideFault):
+                break
 
 
 def _check(slides: SlideList, options: RunOptions, emit: Sink, *, is_loaded: bool) -> None:
@@ -100,23 +128,13 @@ def _check(slides: SlideList, options: RunOptions, emit: Sink, *, is_loaded: boo
         emit(event(refusal.id, refusal.path, refusal.reason))
     if not slides.jobs:
         raise UsageError(f"no slide among the inputs, see above; nothing was written to {options.out}")
+    if options.tissue not in ("auto", "none"):
+        check_file(Path(options.tissue))
     if options.scheduler == "local":
         if options.stain_norm != NONE:
             load_fitter(options.stain_norm)
         if not is_loaded:
             find_segmenter(options.model)
-
-
-def _report(outcome: SlideResult | SlideFault, results: list[SlideResult], failures: list[Failure], emit: Sink) -> None:
-    job = outcome.job
-    if isinstance(outcome, SlideFault):
-        reason = outcome.fault.reason.removesuffix(f": {job.path}")  # the event and the table name it already
-        failures.append(Failure(str(job.path), job.id, reason, True))
-        emit(SlideFailed(job.id, str(job.path), reason))
-        return
-    results.append(outcome)
-    record = outcome.record
-    emit(SlideDone(job.id, outcome.folder, record.nuclei, record.wall_seconds, outcome.skipped, record.flags))
 
 
 @contextmanager

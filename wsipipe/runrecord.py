@@ -52,7 +52,7 @@ class RunRecord:
         flags: short texts for a person to look at; empty if nothing was odd.
         files: name inside the folder -> digest, of everything that the run wrote but run.json.
         quality: focus, pen marks and stain of the slide (`quality.SlideQuality`), JSON values.
-        wall_seconds: from the opening of the slide to its end in the run that finished it.
+        wall_seconds: from the opening of the slide to the writing of its report, in the run that finished it.
         timed_tiles: those that went through the model in that run; fewer than tiles where an earlier run was stopped.
             Both None in records of before they were kept.
     """
@@ -98,8 +98,8 @@ class RunRecord:
 
     @property
     def stage_seconds(self) -> float:
-        """Stage time of all stages."""
-        return sum(self.seconds.values())
+        """Stage time of all stages but the report, which tells it."""
+        return sum(seconds for stage, seconds in self.seconds.items() if stage != "report")
 
     @property
     def frame(self) -> WorkFrame:

@@ -21,11 +21,12 @@ MAX_UPSAMPLING = 2.5  # a slide coarser than the model by more than this holds n
 
 @dataclass(frozen=True, slots=True)
 class Mpp:
-    """Micrometres per level-0 px, and who said so."""
+    """Micrometres per level-0 px, and who said so. stated: what the slide says, where the user passed a value."""
 
     x: float
     y: float
     source: Literal["option", "slide"]
+    stated: float | None = None
 
     @property
     def mean(self) -> float:
@@ -45,11 +46,11 @@ def slide_mpp(properties: Mapping[str, str], override: float | None, path: Path)
         ScaleError: no mpp, or one that is implausible or contradicts the objective power.
         UsageError: override is not a positive number.
     """
+    x, y = (_positive(properties.get(f"openslide.mpp-{axis}")) for axis in "xy")
     if override is not None:
         if not (math.isfinite(override) and override > 0):
             raise UsageError(f"mpp must be a positive number of micrometres per px, got {override}: {path}")
-        return Mpp(override, override, "option")
-    x, y = (_positive(properties.get(f"openslide.mpp-{axis}")) for axis in "xy")
+        return Mpp(override, override, "option", x)
     if x is None or y is None:
         raise ScaleError(
             f"slide does not tell its mpp (micrometres per px); pass it, e.g. --mpp 0.25 for a 40x scan: {path}"
@@ -58,6 +59,16 @@ def slide_mpp(properties: Mapping[str, str], override: float | None, path: Path)
     if doubt:
         raise ScaleError(f"{doubt}; if you know the right value, pass it, e.g. --mpp 0.25 for a 40x scan: {path}")
     return Mpp(x, y, "slide")
+
+
+def override_flags(mpp: Mpp) -> tuple[str, ...]:
+    """Return a short text if what the user passed is far from a plausible value that the slide states."""
+    low, high = MPP_RANGE
+    if mpp.stated is None or not low <= mpp.stated <= high:
+        return ()
+    if abs(mpp.x / mpp.stated - 1) <= MAX_POWER_CONFLICT:
+        return ()
+    return (f"mpp {mpp.x:g} was passed, the slide says {mpp.stated:g}; check which is right",)
 
 
 def parse_mpp(text: str, where: str) -> float:

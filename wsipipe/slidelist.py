@@ -92,8 +92,12 @@ def list_slides(inputs: list[str], *, mpp: float | None) -> SlideList:
 def _expand(text: str, mpp: float | None) -> Iterator[Item]:
     path = Path(text)
     if path.is_dir():
-        found = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file())
-        if not found:
+        named = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES)
+        yield from (
+            Refusal(str(p), p.stem, "link leads nowhere; mend or remove it", True) for p in named if _is_broken(p)
+        )
+        found = [p for p in named if p.is_file()]
+        if not any(p.is_file() or _is_broken(p) for p in named):
             suffixes = " ".join(sorted(SUFFIXES))
             yield Refusal(text, path.name, f"folder holds no slide file ({suffixes}); name the files themselves", True)
         yield from (item for p in found for item in _job(p, mpp))
@@ -108,6 +112,10 @@ def _expand(text: str, mpp: float | None) -> Iterator[Item]:
         yield from (item for p in matches for item in _job(p, mpp))
     else:
         yield Refusal(text, path.stem, "file does not exist; check the path", True)
+
+
+def _is_broken(path: Path) -> bool:
+    return path.is_symlink() and not path.exists()
 
 
 def _read_table(table: Path, mpp: float | None) -> Iterator[Item]:
@@ -125,19 +133,21 @@ def _read_table(table: Path, mpp: float | None) -> Iterator[Item]:
     if unused:
         known = ", ".join(COLUMNS)
         yield f"columns of the slide table that are not used: {', '.join(unused)} (known are {known}): {table}"
-    for row in rows:
-        yield from _table_job(table, row, mpp)
+    for number, row in enumerate(rows, start=2):  # as a spreadsheet counts
+        yield from _table_job(table, number, row, mpp)
 
 
-def _table_job(table: Path, row: dict[str, str | None], mpp: float | None) -> Iterator[Item]:
+def _table_job(table: Path, number: int, row: dict[str, str | None], mpp: float | None) -> Iterator[Item]:
     text = (row.get("path") or "").strip()
     path = table.parent / text
     name = (row.get("id") or "").strip()
     given = (row.get("mpp") or "").strip()
     if not text:
-        yield Refusal(str(table), name, "a row of the slide table has no path; fill it in or remove the row", True)
+        yield Refusal(str(table), name, f"row {number} of the slide table has no path; fill it in or remove it", True)
     elif None in row:
-        reason = f"its row has more cells than the header; write 0.25 with a point, quote names with commas: {table}"
+        reason = (
+            f"row {number} has more cells than the header; write 0.25 with a point, quote names with commas: {table}"
+        )
         yield Refusal(str(path), name or path.stem, reason, True)
     elif not path.exists():
         yield Refusal(str(path), name or path.stem, f"file does not exist; correct its row in {table}", True)

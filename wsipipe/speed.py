@@ -86,11 +86,11 @@ def _speed_of(records: Sequence[RunRecord]) -> Speed | None:
 def _measured(segmenter: Segmenter, batch: int, slots: int) -> Speed:
     calls = time_model(segmenter, batch)
     host = HOST_S_PER_TILE / slots
-    busy = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
-    load = f", while the machine was busy (load {busy:.0f} on {cpu_count()} cores)" if busy > cpu_count() else ""
+    busy = (os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0) / cpu_count()
+    load = f", while {busy:.1f} times as much wanted to run here as fits the cores" if busy > 1 else ""
     return Speed(
         FASTER * max(min(calls), host),
-        SLOWER * (max(calls) + host),
+        SLOWER * (max(calls) + host * max(1.0, busy)),
         f"{len(calls)} timed calls of the model, {min(calls):.2g} to {max(calls):.2g} s per tile{load}",
     )
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from wsipipe.frames import WorkFrame
 from wsipipe.grid import TileGrid
-from wsipipe.roi import read_mask_image, read_regions
+from wsipipe.roi import is_geojson, read_mask_image, read_regions
 from wsipipe.slide import Slide
 
 log = logging.getLogger(__name__)
@@ -79,7 +79,7 @@ def load_tissue(option: str, slide: Slide) -> TissueMask:
         height, width = _mask_shape(slide)
         return _over(slide, np.ones((height, width), np.bool_), "none")
     path = Path(option)
-    if path.name.lower().endswith((".geojson", ".json", ".geojson.gz", ".json.gz")):
+    if is_geojson(path):
         return _over(slide, read_regions(path, (slide.width, slide.height), _mask_shape(slide)), option)
     return _over(slide, read_mask_image(path, (slide.width, slide.height)), option)
 

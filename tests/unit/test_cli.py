@@ -123,6 +123,22 @@ def test_a_file_in_place_of_the_output_folder_is_wrong_usage(wsipipe, slide, tmp
     assert (tmp_path / "afile").read_text() == "mine"
 
 
+def test_a_tissue_file_of_no_use_is_wrong_usage_and_nothing_is_written(wsipipe, slide, tmp_path):
+    (tmp_path / "mask.txt").write_text("no picture")
+    (tmp_path / "roi.geojson").write_text('{"type": "FeatureCollection", "features": []}')
+    for name, words in (("mask.txt", "tissue mask must be an image"), ("roi.geojson", "at least one Polygon")):
+        code, _, err = run(wsipipe, tmp_path / "out", slide, "--tissue", tmp_path / name)
+        assert code == 2
+        assert words in err
+        assert not (tmp_path / "out").exists()
+
+
+def test_a_passed_mpp_far_from_the_slides_own_is_said_and_flagged(wsipipe, slide, tmp_path):
+    _, _, err = run(wsipipe, tmp_path, slide, "--mpp", "0.12")
+    assert "mpp 0.12 (from option, the slide says 0.25)" in err
+    assert "mpp 0.12 was passed, the slide says 0.25; check which is right" in err
+
+
 def test_a_refused_run_leaves_the_records_of_the_finished_one(wsipipe, slide, tmp_path):
     run(wsipipe, tmp_path, slide)
     names = ("run.json", "failed.csv", "cohort.csv", "cohort.html")
@@ -213,6 +229,8 @@ def test_plan_tells_what_would_fail_and_writes_nothing(wsipipe, slide, tmp_path)
     assert lines[0].startswith(f"ok {slide}")
     assert "mpp 0.25 (slide)" in lines[0]
     assert lines[1].startswith(f"FAILS {tmp_path / 'bad.svs'}")
+    assert lines[1].count("bad.svs") == 1
+    assert lines[3].startswith("times are wall time, from ")
     assert "1 slide can run, 1 would fail" in lines[2]
     code, out, _ = wsipipe("plan", slide, "--model", "classical", "--json")
     assert code == 0

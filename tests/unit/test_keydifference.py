@@ -36,6 +36,7 @@ def test_hashes_are_told_in_words():
     new = KEY | {"slide": "1", "tissue_sha256": "2"}
     assert differences(KEY, new) == "the slide file is another one or was changed"
     assert differences(KEY, KEY | {"model_sha256": "1"}) == "the model's weights are others"
+    assert differences(KEY, KEY | {"tissue": "file", "tissue_sha256": "1"}) == "--tissue was auto, now a file"
     assert "mask or areas of --tissue" in differences(KEY, KEY | {"tissue_sha256": "1"})
 
 

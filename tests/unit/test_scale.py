@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from wsipipe.errors import ScaleError, UsageError
-from wsipipe.scale import Mpp, check_scale, objective_power, slide_mpp
+from wsipipe.scale import Mpp, check_scale, objective_power, override_flags, slide_mpp
 
 PATH = Path("a b/slide.svs")
 
@@ -21,7 +21,15 @@ def test_the_slides_own_mpp_is_used_when_nothing_is_passed():
     "doubtful", [properties(), properties("0.25", "0.5"), properties("352"), properties("1", power="40"), {}]
 )
 def test_what_the_user_passes_wins_over_everything(doubtful):
-    assert slide_mpp(doubtful, 0.3, PATH) == Mpp(0.3, 0.3, "option")
+    found = slide_mpp(doubtful, 0.3, PATH)
+    assert (found.x, found.y, found.source) == (0.3, 0.3, "option")
+
+
+@pytest.mark.parametrize(("passed", "stated", "flagged"), [(0.25, "0.5", 1), (0.5, "0.499", 0), (0.25, "352", 0)])
+def test_a_passed_mpp_far_from_what_a_slide_plausibly_states_is_flagged(passed, stated, flagged):
+    flags = override_flags(slide_mpp(properties(stated), passed, PATH))
+    assert len(flags) == flagged
+    assert all("mpp 0.25 was passed, the slide says 0.5" in flag for flag in flags)
 
 
 @pytest.mark.parametrize("missing", [{}, properties("0"), properties("nan"), properties("none"), properties("-1")])

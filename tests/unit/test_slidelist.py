@@ -77,6 +77,13 @@ def test_a_table_without_the_path_column_is_wrong_usage(slides):
         list_slides([str(slides / "t.csv")], mpp=None)
 
 
+def test_a_link_in_a_folder_that_leads_nowhere_is_a_failure_not_silence(slides):
+    (slides / "c.svs").symlink_to(slides / "gone.svs")
+    found = list_slides([str(slides)], mpp=None)
+    assert [job.id for job in found.jobs] == ["a", "b", "ünïcode name"]
+    assert [(r.id, r.fatal, "leads nowhere" in r.reason) for r in found.refusals] == [("c", True, True)]
+
+
 def test_ids_are_safe_folder_names():
     assert folder_name('a/b:c*"d') == "a_b_c__d"
     assert folder_name("..") == "slide"

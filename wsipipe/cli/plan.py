@@ -83,6 +83,8 @@ def plan(
         typer.echo(orjson.dumps(dataclasses.asdict(slide)).decode() if json else _line(slide))
     if not json:
         typer.echo(_total(found, segmenter.name, options.device))
+        if basis := _basis(found):
+            typer.echo(basis)
     raise typer.Exit(1 if any(slide.problem for slide in found) else 0)
 
 
@@ -102,11 +104,18 @@ def _total(found: "list[Forecast]", model: str, device: str) -> str:
     fine = [slide for slide in found if not slide.problem]
     new = [slide for slide in fine if not slide.is_done]
     time = between(sum(slide.seconds_low for slide in new), sum(slide.seconds_high for slide in new))
-    basis = f" (wall time, from {new[0].basis})" if new else ""
     return (
         f"total: {counted(len(fine), 'slide')} can run, {len(found) - len(fine)} would fail; "
         f"model {model} on {device}, {counted(sum(slide.tiles for slide in fine), 'tile')}, "
-        f"{time if new else 'nothing to do'}{basis}, "
+        f"{time if new else 'nothing to do'}, "
         f"{max((slide.memory for slide in found), default=0) / 2**30:.1f} GiB memory, "
         f"{sum(slide.disk for slide in found) / 2**20:.0f} MiB disk"
     )
+
+
+def _basis(found: "list[Forecast]") -> str:
+    from wsipipe.outlines import is_compiled
+
+    basis = next((slide.basis for slide in found if not slide.problem and not slide.is_done), "")
+    first = "" if is_compiled() else "; the first run here compiles its kernels, which takes a minute more, once"
+    return f"times are wall time, from {basis}{first}" if basis else ""

@@ -149,10 +149,12 @@ def describe(event: ev.Event) -> str:
             return f"{slides}, model {event.model} on {event.device}{workers}, results in {event.out}"
         case ev.SlidePlanned():
             resumed = f", {event.done_tiles} of them done earlier" if event.done_tiles else ""
+            stated = f", the slide says {event.stated_mpp:.4g}" if event.stated_mpp else ""
             return (
-                f"{event.slide}: mpp {event.mpp:.4g} (from {event.mpp_source}), segmented at {event.work_mpp:.4g}, "
+                f"{event.slide}: mpp {event.mpp:.4g} (from {event.mpp_source}{stated}), "
+                f"segmented at {event.work_mpp:.4g}, "
                 f"tissue {event.tissue_mm2:.2f} mm2, "
-                f"{event.tiles} tiles{resumed}"
+                f"{counted(event.tiles, 'tile')}{resumed}"
             )
         case ev.StageStarted():
             return f"{event.slide}: {event.stage}"
