@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from wsipipe import __version__
-from wsipipe.cli import cohort, demo, doctor, export, models, plan, run, verify
+from wsipipe.cli import cohort, demo, doctor, export, models, plan, run, verify, view
 from wsipipe.errors import UsageError, WsipipeError
 
 app = typer.Typer(
@@ -23,6 +23,7 @@ app.command("plan")(plan.plan)
 app.command("cohort")(cohort.cohort)
 app.command("verify")(verify.verify)
 app.command("export")(export.export)
+app.command("view")(view.view)
 app.command("demo")(demo.demo)
 app.command("models")(models.models)
 app.command("doctor")(doctor.doctor)
