@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from wsipipe import __version__
 from wsipipe.atomic import replacing, write_text
+from wsipipe.classcounts import ClassCount, count_classes
 from wsipipe.cohortreport import CohortPage, write_cohort_report
 from wsipipe.dataset import link_dataset
 from wsipipe.effects import Effect, GroupSummary, Interval, compare_groups, summarise_groups
@@ -30,17 +31,22 @@ from wsipipe.summary import MEASUREMENTS, SUMMARY_SCHEMA, SUMMARY_VERSION, Row, 
 logger = logging.getLogger(__name__)
 
 COMPARED = ("nuclei_per_mm2", "clark_evans", "area_um2_sd", *(f"{name}_mean" for name in MEASUREMENTS))
-GROUPS_NAME, EFFECTS_NAME = "cohort-groups.csv", "cohort-effects.csv"
+GROUPS_NAME, EFFECTS_NAME, CLASSES_NAME = "cohort-groups.csv", "cohort-effects.csv", "cohort-classes.csv"
+_Long = GroupSummary | Effect | ClassCount  # items of the tables with a line per item
 
 
 @dataclass(frozen=True, slots=True)
 class Cohort:
-    """The finished slides of an output folder, and what groups of them say; unusable: folders that are left out."""
+    """The finished slides of an output folder, and what groups of them say.
+
+    classes: nuclei by class, for slides whose model tells classes; unusable: folders that are left out.
+    """
 
     rows: tuple[Row, ...]
     metadata: Metadata | None
     groups: tuple[GroupSummary, ...]
     effects: tuple[Effect, ...]
+    classes: tuple[ClassCount, ...] = ()
     unusable: tuple[Failure, ...] = ()
 
     @property
@@ -100,6 +106,7 @@ def rebuild_cohort(out: Path, metadata: Metadata | None = None) -> Cohort:
     _write_slides(out, cohort)
     _write_long(out / GROUPS_NAME, GroupSummary, cohort.groups)
     _write_long(out / EFFECTS_NAME, Effect, cohort.effects)
+    _write_long(out / CLASSES_NAME, ClassCount, cohort.classes)
     link_dataset(out, [row["slide"] for row in cohort.rows])
     page = CohortPage(cohort.rows, metadata, cohort.groups, cohort.effects, tuple(read_failures(out)), _run(out))
     write_cohort_report(out / "cohort.html", page)
@@ -109,24 +116,29 @@ def rebuild_cohort(out: Path, metadata: Metadata | None = None) -> Cohort:
 def read_cohort(out: Path, metadata: Metadata | None = None) -> Cohort:
     """Summarise the finished slides below out; statistics of nuclei.parquet that did not change are not redone."""
     known = _known_rows(out)
-    rows, unusable = [], []
+    rows: list[Row] = []
+    classes: list[ClassCount] = []
+    unusable: list[Failure] = []
     for folder in sorted(path.parent for path in out.glob("*/run.json") if SlideFolder(path.parent).is_done()):
         try:
             record = read_record(folder / "run.json")
             earlier = known.get((folder.name, record.files["nuclei.parquet"].sha256))
-            rows.append(summarise_slide(folder, record, earlier))
+            row, counts = summarise_slide(folder, record, earlier), count_classes(folder, record)
+            rows.append(row)
+            classes += counts
         except (OSError, KeyError, pa.ArrowException) as error:
             reason = f"left out of the cohort, cannot be read ({' '.join(str(error).split())}); repeat with --overwrite"
             logger.warning("%s: %s", folder, reason)
             unusable.append(Failure(str(folder), folder.name, reason, True))
     if metadata is None:
-        return Cohort(tuple(rows), None, (), (), tuple(unusable))
+        return Cohort(tuple(rows), None, (), (), tuple(classes), tuple(unusable))
     values = {row["slide"]: row for row in rows}
     return Cohort(
         tuple(rows),
         metadata,
         tuple(summarise_groups(values, metadata, COMPARED)),
         tuple(compare_groups(values, metadata, COMPARED)),
+        tuple(classes),
         tuple(unusable),
     )
 
@@ -174,7 +186,7 @@ def _write_slides(out: Path, cohort: Cohort) -> None:
         pa_csv.write_csv(table, partial)
 
 
-def _write_long(path: Path, kind: type[GroupSummary] | type[Effect], items: Sequence[GroupSummary | Effect]) -> None:
+def _write_long(path: Path, kind: type[_Long], items: Sequence[_Long]) -> None:
     """Write one line per item; an interval becomes three columns. Without items there is no file."""
     if not items:
         path.unlink(missing_ok=True)
@@ -194,7 +206,7 @@ def _columns(name: str) -> tuple[str, ...]:
     return (name, f"{name}_low", f"{name}_high") if name in _INTERVALS else (name,)
 
 
-def _cells(item: GroupSummary | Effect) -> Iterator[Any]:
+def _cells(item: _Long) -> Iterator[Any]:
     for field in fields(item):
         value = getattr(item, field.name)
         if field.name not in _INTERVALS:

@@ -15,6 +15,7 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from wsipipe import charts, gallery
+from wsipipe.classcounts import ClassCount, count_classes
 from wsipipe.page import data_url, write_page
 from wsipipe.quality import EOSIN_RANGE, HEMATOXYLIN_RANGE, MAX_INK, MIN_FOCUS, read_cells
 from wsipipe.runrecord import RunRecord
@@ -89,6 +90,7 @@ def write_slide_report(folder: Path, record: RunRecord, slide: Slide) -> None:
         "field_um": f"{gallery.FIELD_UM:.0f}",
         "ragged": gallery.RAGGED_SOLIDITY,
         "nuclei": f"{record.nuclei:,}",
+        "classes": [_class_row(count) for count in count_classes(folder, record)],
         "charts": [_chart(nuclei, name) for name in CHARTED],
         "quality": list(_quality(record)),
         "stain_chart": _stain_chart(record),
@@ -99,6 +101,10 @@ def write_slide_report(folder: Path, record: RunRecord, slide: Slide) -> None:
         "files": [(name, f"{size(digest.bytes)}, SHA-256 {digest.sha256}") for name, digest in record.files.items()],
     }
     write_page(folder / "report.html", "slide.html.j2", values)
+
+
+def _class_row(count: ClassCount) -> tuple[str, str]:
+    return count.class_name, f"{count.nuclei:,} ({100 * count.share:.1f} %), {number(count.nuclei_per_mm2)} per mm²"
 
 
 def _headline(record: RunRecord) -> list[tuple[str, str]]:

@@ -39,6 +39,7 @@ EXPORTERS = {
     "spatialdata": Exporter(
         "wsipipe.integrations.spatialdatazarr:export", "nuclei.spatialdata.zarr", "spatialdata", ("spatialdata",)
     ),
+    "annotation-store": Exporter("wsipipe.integrations.tiatoolboxstore:export", "nuclei.db"),  # says what it needs
     "ome-tiff-labels": Exporter("wsipipe.integrations.ometifflabels:export", "labels.ome.tiff"),
 }
 

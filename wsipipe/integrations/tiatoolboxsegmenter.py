@@ -6,6 +6,7 @@ MicroNet, whose outputs overlap, TIAToolbox takes the mean; here the central par
 many patches because files, reading and post-processing want tiles of about 1000 px.
 """
 
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -141,7 +142,9 @@ class TiaSegmenter:
             uint8 (N, C, core, core): probability times 255, distances of -1..1 as 0..255, types as they are.
         """
         inputs = [self._network.preproc_func(np.ascontiguousarray(p.transpose(1, 2, 0))) for p in patches]
-        outputs = self._infer(self._network, torch.from_numpy(np.stack(inputs)), device=self.device)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Implicit dimension choice for softmax")  # MicroNet's own code
+            outputs = self._infer(self._network, torch.from_numpy(np.stack(inputs)), device=self.device)
         if not all(np.isfinite(output).all() for output in outputs):  # as uint8 it would look like a result
             raise ModelError(f"maps of {self.name} hold NaN or infinity; check the weights: {self.facts.weights}")
         maps = self._quantised(outputs)  # (N, h, w, C)
