@@ -220,6 +220,6 @@ def _provenance(record: RunRecord) -> Iterator[tuple[str, Any]]:
     yield "Tiles", f"{record.tiles:,}, {record.tiles_per_second:.3g} per second"
     yield "Wall time", _wall(record)
     stages = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in record.seconds.items())
-    yield "Stage time", f"{duration(record.stage_seconds)}, in seconds: {stages} (stages run side by side)"
+    yield "Stage time", f"{duration(record.stage_seconds)} before this report, in seconds: {stages}"
     vram = f", GPU {size(record.peak_vram_bytes)}" if record.peak_vram_bytes else ""
     yield "Peak memory", f"{size(record.peak_rss_bytes)}{vram}"

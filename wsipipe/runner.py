@@ -17,6 +17,7 @@ from wsipipe.journal import locked
 from wsipipe.loadedmodels import ModelRef
 from wsipipe.memory import LANE_TASKS
 from wsipipe.options import RunOptions
+from wsipipe.outlines import is_compiled
 from wsipipe.pipeline import SlideFault, SlideResult, segment_slides
 from wsipipe.pools import Pool, SerialPool, ThreadPool
 from wsipipe.replacement import end_overwrite, recover
@@ -113,6 +114,8 @@ def _segment(slides: SlideList, options: RunOptions, emit: Sink, segmenter: Segm
         if segmenter is not None:
             model = BENCH.models.hold(segmenter, options.device, options.batch_size, travels=pool.is_remote)
         emit(RunStarted(len(slides.jobs), model.model, options.device, options.out, pool.about))
+        if not (pool.is_remote or is_compiled()):
+            emit(Noted("the first run here compiles its kernels, which takes a minute more, once"))
         for outcome in segment_slides(slides.jobs, pool, model, options, emit):
             ends.take(outcome, emit)
             if options.fail_fast and isinstance(outcome, SlideFault):

@@ -8,7 +8,7 @@ from support_runs import TOY, draw_discs, run
 from support_slides import texture, write_slide
 
 from wsipipe.errors import UsageError
-from wsipipe.events import RunDone, RunStarted, SlideFailed, SlidePlanned
+from wsipipe.events import Noted, RunDone, RunStarted, SlideFailed, SlidePlanned
 from wsipipe.memory import block_window_px, share_memory
 from wsipipe.segmenter import facts_of
 
@@ -46,6 +46,15 @@ def test_a_broken_slide_among_good_ones_is_listed_and_the_rest_is_done(slides, t
     record = json.loads((tmp_path / "a" / "run.json").read_text())
     assert record["peak_rss_bytes"] > 50 * 2**20
     assert {"plan", "infer", "extract", "labels", "tables"} <= record["seconds"].keys()
+
+
+@pytest.mark.parametrize("is_compiled", [True, False])
+def test_a_first_run_says_why_its_first_block_takes_long(slides, tmp_path, monkeypatch, is_compiled):
+    monkeypatch.setattr("wsipipe.runner.is_compiled", lambda: is_compiled)
+    _, events = run(slides[:1], tmp_path, workers=0)
+    assert [note.text.startswith("the first run here compiles") for note in events.of(Noted)] == [True] * (
+        not is_compiled
+    )
 
 
 def test_memory_is_shared_out_and_more_of_it_means_more_at_once():
