@@ -111,11 +111,17 @@ def _headline(record: RunRecord) -> list[tuple[str, str]]:
     density = record.nuclei / record.tissue_mm2 if record.tissue_mm2 else None
     return [
         (f"{record.nuclei:,}", "nuclei"),
-        (f"{record.tissue_mm2:.2f} mm²", f"tissue ({record.tissue_source})"),
+        (f"{record.tissue_mm2:.2f} mm²", _searched(record.tissue_source)),
         (number(density), "nuclei per mm²"),
         (f"{record.l0_mpp[0]:.4g}", f"µm per pixel (from the {record.mpp_source})"),
         (duration(record.wall_seconds), "wall time"),
     ]
+
+
+def _searched(tissue_source: str) -> str:
+    """Name the area in which nuclei were looked for, given what --tissue said."""
+    names = {"auto": "tissue", "none": "searched, the whole slide"}
+    return names.get(tissue_source) or f"searched, areas of {Path(tissue_source).name}"
 
 
 def _overview(path: Path) -> str:

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 from markupsafe import Markup
 
-from wsipipe import charts
+from wsipipe import charts, report
 from wsipipe.demo import draw_slide
 from wsipipe.drawnslide import DemoSpec
 from wsipipe.frames import WorkFrame
@@ -174,3 +174,11 @@ def test_numbers_are_written_for_people() -> None:
     ]
     assert (unit_of("area_um2_sd"), unit_of("clark_evans")) == ("µm²", "")
     assert command_text(("/a/wsipipe/__main__.py", "run", "a b")) == "python -m wsipipe run 'a b'"
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [("auto", "tissue"), ("none", "searched, the whole slide"), ("a/roi.geojson", "searched, areas of roi.geojson")],
+)
+def test_the_area_is_named_by_how_it_was_chosen(source: str, words: str) -> None:
+    assert report._searched(source) == words
