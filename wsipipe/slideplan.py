@@ -104,7 +104,7 @@ def key_without_tissue(slide: Slide, model: ModelFacts | Segmenter, options: Run
         "tissue": options.tissue if options.tissue in ("auto", "none") else "file",
         "stain": options.stain,
         "geojson_detail": options.geojson_detail,
-        **({"stain_norm": norm.identity} if norm else {}),
+        "stain_norm": norm.identity if norm else NONE,
     }
 
 

@@ -23,7 +23,8 @@ def export(
 ) -> None:
     """Write finished slides in formats of other tools.
 
-    Formats: csv, csv-wkt (with the polygons), ome-tiff-labels; with their extras spatialdata, anndata.
+    Formats: csv, csv-wkt (with the polygons), ome-tiff-labels; with their extras spatialdata, anndata,
+    annotation-store.
 
     Example: wsipipe export results/slide-1 --to csv
     """

@@ -21,6 +21,7 @@ from wsipipe.stainnorm import ColourTransform, StainNorm
 GLASS = 220  # px with every channel above are no tissue and left out of the sample
 FIT_PX = 250_000  # of the sample, evenly spread: more changes nothing but the time
 MIN_FIT_PX = 4096  # with less tissue there is nothing to fit to
+MAX_CONDITION = 1000.0  # of two stain vectors; H&E's have about 4, one and the same stain twice has infinity
 _OPTION = "--stain-norm"
 
 
@@ -89,11 +90,15 @@ def _fit(module: Any, method: str, image: NDArray[np.uint8]) -> Any:
             normaliser.fit(image.copy())  # it writes into its argument
     except (ValueError, np.linalg.LinAlgError):
         return None
-    values = (
-        normaliser.target_stds if method == "reinhard" else [normaliser.maxC_target, normaliser.stain_matrix_target]
-    )
-    is_usable = all(np.isfinite(value).all() and np.any(value) for value in values)
-    return normaliser if is_usable and np.all(np.asarray(values[0]) > 0) else None
+    return normaliser if _is_usable(normaliser, method) else None
+
+
+def _is_usable(normaliser: Any, method: str) -> bool:
+    """Whether there is a spread of colours, or two stains that are not one."""
+    amounts = np.asarray(normaliser.target_stds if method == "reinhard" else normaliser.maxC_target)
+    if not (np.isfinite(amounts).all() and (amounts > 0).all()):
+        return False
+    return method == "reinhard" or bool(np.linalg.cond(normaliser.stain_matrix_target) < MAX_CONDITION)
 
 
 @contextlib.contextmanager
