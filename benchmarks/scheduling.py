@@ -37,8 +37,8 @@ class EmptySlide:
     def __init__(self, number: int, blocks: int) -> None:
         self.number, self.blocks, self.left = number, blocks, blocks
         self.job = SlideJob(Path("a.tiff"), "a", None)
-        self.ref = type("Ref", (), {"folder": Path("a")})()
-        self.began, self.record, self.is_skipped = 0.0, None, False
+        self.ref = type("Ref", (), {"home": Path("a")})()
+        self.record, self.is_skipped = None, False
 
     def _task(self, stage: str, order: int = 0) -> Task:
         return Task(nothing, (), "model" if stage == "infer" else "cpu", stage, self.number, order)

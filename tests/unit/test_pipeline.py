@@ -35,13 +35,12 @@ class FakeSlide:
     fails_at: str = ""
     record: object = None
     is_skipped: bool = False
-    began: float = 0.0
     left: int = field(init=False)
     job: SlideJob = JOB
 
     def __post_init__(self):
         self.left = self.blocks
-        self.ref = type("Ref", (), {"folder": "folder"})()
+        self.ref = type("Ref", (), {"home": "folder"})()
 
     def task(self, stage, order=0):
         run = fail if stage == self.fails_at else nothing
