@@ -24,6 +24,7 @@ from wsipipe.segmenter import InstanceWindow
 
 CORE_PX = 1000  # about how much of the slide a tile owns, along one side
 PATCHES = 8  # patches per call of the network on a GPU; on a CPU they go one by one, so that batches cannot matter
+WHITE = 240  # patches of one colour, no channel below: beyond the slide, whatever stain normalisation made of white
 BASE_MPP = 0.25  # HoVer-Net's rules are for this
 UNCLASSIFIED = "Nucleus"
 # MicroNet's: TIAToolbox drops regions below 50 px, then fills every hole; here holes up to 800 px (50 um2) are filled
@@ -121,7 +122,7 @@ class TiaSegmenter:
         full = []
         for b, y, x in places:
             image = images[b, :, y : y + patch, x : x + patch]
-            if (image == image[:, :1, :1]).all():
+            if image[:, 0, 0].min() >= WHITE and (image == image[:, :1, :1]).all():
                 out[b, :, y + halo : y + halo + core, x + halo : x + halo + core] = self._flat_maps(image)
             else:
                 full.append((b, y, x))
@@ -165,7 +166,7 @@ class TiaSegmenter:
         return load_model, (self.facts.registry_name, self.device, self.facts.weights)
 
     def _flat_maps(self, patch: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Return the maps of a patch of one colour; computed once for each, since tiles reach beyond the slide."""
+        """Return the maps of a patch of one white; computed once for each, since tiles reach beyond the slide."""
         colour = patch[:, 0, 0].tobytes()
         if colour not in self._flat:
             self._flat[colour] = self.patch_maps(patch[None])[0]
