@@ -112,11 +112,10 @@ def fill_viewer(viewer: "napari.Viewer", result: SlideResult, slide: Slide, regi
     """Add the layers slide, labels and, where they are not too many, outlines."""
     drawn = select_nuclei(result, region_l0)
     l0_mpp = np.asarray(result.record.l0_mpp)[::-1]  # (y, x)
-    viewer.add_image(slide_levels(slide), name="slide", rgb=True, multiscale=True, **_place(l0_mpp))
+    viewer.add_image(**_pyramid(slide_levels(slide)), name="slide", rgb=True, **_place(l0_mpp))
     labels = viewer.add_labels(
-        result.label_levels(),
+        **_pyramid(result.label_levels()),
         name="labels",
-        multiscale=True,
         features=_features(result.table, index="label"),
         **_place(np.asarray(result.record.work_mpp)[::-1]),
     )
@@ -126,6 +125,11 @@ def fill_viewer(viewer: "napari.Viewer", result: SlideResult, slide: Slide, regi
     else:
         labels.contour = 1
     viewer.scale_bar.visible = True
+
+
+def _pyramid(levels: list[da.Array]) -> dict[str, Any]:
+    """Name the levels as napari wants them: a single one is no pyramid."""
+    return {"data": levels if len(levels) > 1 else levels[0], "multiscale": len(levels) > 1}
 
 
 def _place(um_per_px: NDArray[np.float64]) -> dict[str, Any]:
