@@ -1,4 +1,4 @@
-"""The decoder's fusion branch: absent until trained, exact when folded, and of one opinion whatever the image's size."""
+"""The decoder's fusion branch: absent until trained, exact when folded, trained as a whole."""
 
 import pytest
 import torch
