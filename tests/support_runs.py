@@ -81,12 +81,13 @@ class LoggingToy(ToySegmenter):
 
 
 def run_and_tell(slides: list[Path], out: Path, segmenter: ToySegmenter, told: Connection, options: dict) -> None:
-    """Run in a process of its own and send the name of each event."""
+    """Run in a process of its own, send the name of each event and exit with the run's code."""
     found = list_slides([str(slide) for slide in slides], mpp=None)
     with stoppable():
-        run_slides(
+        summary = run_slides(
             found,
             RunOptions(out=out, tissue="none", **options),
             lambda event: told.send(type(event).__name__),
             segmenter=segmenter,
         )
+    raise SystemExit(summary.exit_code)
