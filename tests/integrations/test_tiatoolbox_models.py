@@ -32,11 +32,12 @@ from wsipipe.score import match
 from wsipipe.verify import verify_folder
 
 NAME = "hovernet_fast-pannuke"
-SIDE = 280  # px of the slide: four patches of HoVer-Net, each next to the slide's edge
+WIDTH, HEIGHT = 280, 118  # px of the slide: two patches of HoVer-Net show it, their seam goes through it
 
 
-def drawn(side: int) -> np.ndarray:
-    return Painter(DemoSpec(side, side, mpp=0.25, tissue=1)).paint(Box(0, 0, side, side)).rgb
+def drawn(width: int, height: int | None = None) -> np.ndarray:
+    box = Box(0, 0, width, height or width)
+    return Painter(DemoSpec(box.width, box.height, mpp=0.25, tissue=1)).paint(box).rgb
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +59,7 @@ def segmenter(weights):
 def run(weights, tmp_path_factory):
     """A slide done through the command line: its image and its folder."""
     place = tmp_path_factory.mktemp("run")
-    image = drawn(SIDE)
+    image = drawn(WIDTH, HEIGHT)
     slide = write_slide(place / "drawn.tiff", image, mpp=0.25, factors=(1,), tile=128)
     arguments = ["run", str(slide), "-o", str(place / "out"), "--model", f"tiatoolbox:{NAME}@{weights}"]
     with pytest.raises(SystemExit) as exit_:
