@@ -22,7 +22,7 @@ from wsipipe.summary import QUALITY, SHARES, SUMMARY_SCHEMA
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-RUN_PAGES = ("getting-started", "cohort", "python")
+RUN_PAGES = ("getting-started", "cohort", "python", "integrations")
 BLOCK = re.compile(r"(?P<why><!-- not run: [^\n]+ -->\n)? *```(?P<kind>\w+)\n(?P<text>.*?)\n *```", re.DOTALL)
 PLACE_KINDS = ("sh", "python", "groovy")
 

@@ -22,7 +22,7 @@ CHUNK = 1024  # px; what one task of the writer holds
 
 
 def export(folder: Path, out: Path) -> None:
-    """Write a SpatialData zarr; labels are streamed, shapes and table are held: about 3 kB per nucleus.
+    """Write a SpatialData zarr; labels are streamed, shapes and table are held: about 4 kB per nucleus.
 
     A slide without nuclei gets labels alone: SpatialData knows no empty shapes.
 
