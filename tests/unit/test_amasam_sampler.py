@@ -44,6 +44,7 @@ def test_a_batch_depends_on_seed_and_step_alone() -> None:
     assert not same(late, sampler.batch(6))
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")  # where this process may use one core
 @pytest.mark.parametrize("config", [PrefetchConfig(0), PrefetchConfig(3, ahead=1), PrefetchConfig(2, "processes")])
 def test_prefetched_batches_come_in_step_order_and_bit_identical(config: PrefetchConfig) -> None:
     sampler = CropSampler(CONFIG, SETS, 1)
