@@ -30,8 +30,8 @@ def scores(checkpoint: Path, sets: Sequence[str], root: Path) -> NDArray[np.floa
     """Return the means of METRICS for each set, float64 (sets, 3), in percent."""
     segmenter = load("cpu", checkpoint)
     found = []
-    for name in sets:
-        samples = load_part([name], "validation", workflows_folder() / "data", root)
+    for name, part in (text.split(":") for text in sets):
+        samples = load_part([name], part, workflows_folder() / "data", root)
         images = evaluate_model(segmenter, samples, name="", on_image=lambda sample: None).images
         found.append([100 * np.mean([getattr(image.metrics, metric) for image in images]) for metric in METRICS])
     return np.array(found)
@@ -47,7 +47,7 @@ def main() -> None:
     """Print one table for each set."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", type=Path)
-    parser.add_argument("--sets", nargs="+", default=["monuseg_train", "tnbc"])
+    parser.add_argument("--sets", nargs="+", default=["monuseg_train:validation", "tnbc:test"], help="SET:PART")
     parser.add_argument("--data", type=Path, default=os.environ.get("WSIPIPE_DATA"))
     args = parser.parse_args()
     table: dict[str, NDArray[np.float64]] = {}
@@ -56,9 +56,7 @@ def main() -> None:
         table[variant] = np.array([scores(path, args.sets, args.data) for path in runs])  # (seeds, sets, metrics)
     seeds = min(len(values) for values in table.values())
     for k, name in enumerate(args.sets):
-        print(
-            f"\n{name}, validation patients, {seeds} seeds\n\n| variant | {' | '.join(METRICS)} | AJI - no alignment |"
-        )
+        print(f"\n{name}, {seeds} seeds\n\n| variant | {' | '.join(METRICS)} | AJI - no alignment |")
         print("|---" * (len(METRICS) + 2) + "|")
         for variant, values in table.items():
             cells = [interval(values[:, k, m]).lstrip("+") for m in range(len(METRICS))]
