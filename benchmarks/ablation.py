@@ -47,7 +47,7 @@ def main() -> None:
     """Print one table for each set."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", type=Path)
-    parser.add_argument("--sets", nargs="+", default=["monuseg_train:validation", "tnbc:test"], help="SET:PART")
+    parser.add_argument("--sets", nargs="+", default=["monuseg_train:validation"], help="SET:PART")
     parser.add_argument("--data", type=Path, default=os.environ.get("WSIPIPE_DATA"))
     args = parser.parse_args()
     table: dict[str, NDArray[np.float64]] = {}
