@@ -1,8 +1,10 @@
 """From a checkpoint file to a segmenter, to a file to ship, to a description."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 from amasam.build import file_sha256
 from amasam.checkpoint import CheckpointInfo, load_checkpoint, read_info, save_checkpoint
@@ -47,6 +49,8 @@ def stored_post(info: CheckpointInfo) -> PostConfig:
 def export_checkpoint(source: Path, target: Path, post_file: Path | None) -> str:
     """Write a checkpoint to ship: float16, without discriminator and auxiliary head, with tuned post-processing.
 
+    The same checkpoint gives the same bytes; of the files that its training started from only RUN/FILE is kept.
+
     Args:
         source: checkpoint of a training run.
         target: file to write.
@@ -56,7 +60,7 @@ def export_checkpoint(source: Path, target: Path, post_file: Path | None) -> str
         SHA-256 of the target.
     """
     model, info = load_checkpoint(source)
-    training = dict(info.facts.training)
+    training = _without_folders(info.facts.training)
     if post_file is not None:
         training["post"] = _read_post(post_file, info.sha256).as_table()
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -64,6 +68,13 @@ def export_checkpoint(source: Path, target: Path, post_file: Path | None) -> str
     save_checkpoint(target, model, facts, half=True, training_parts=False, whole=info.base_sha256 is None)
     target.chmod(0o644)
     return file_sha256(target)
+
+
+def _without_folders(training: Mapping[str, Any]) -> dict[str, Any]:
+    """Name the files that a training started from as RUN/FILE: where they lay is nobody else's business."""
+    recipe = dict(training.get("recipe", {}))
+    named = {key: "/".join(Path(recipe[key]).parts[-2:]) for key in ("init", "base") if recipe.get(key)}
+    return {**training, "recipe": recipe | named} if recipe else dict(training)
 
 
 def _read_post(path: Path, sha256: str) -> PostConfig:

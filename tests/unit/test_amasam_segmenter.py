@@ -1,5 +1,6 @@
 """AMA-SAM behind wsipipe's Segmenter: the contract, precision, tile sizes, ways to find a model."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import torch
 from support_amasam import changed, run_recipe, write_project
 
 from amasam import entries
-from amasam.checkpoint import load_checkpoint
+from amasam.checkpoint import load_checkpoint, read_info, save_checkpoint
 from amasam.loading import describe_checkpoint, export_checkpoint, load_model
 from amasam.postprocess import PostConfig
 from amasam.predict import predict_maps
@@ -144,6 +145,20 @@ def test_an_exported_model_is_small_and_finds_the_same(weights: Path, tmp_path: 
         shipped.maps(images).int() - load_model(weights, name="t", device="cpu", precision="fp32").maps(images).int()
     )
     assert difference.abs().max() <= 2
+
+
+def test_an_exported_model_does_not_tell_where_its_start_lay(weights: Path, tmp_path: Path) -> None:
+    model, info = load_checkpoint(weights)
+    recipe = {**info.facts.training["recipe"], "init": "/home/somebody/runs/stage-1/best.safetensors"}
+    save_checkpoint(
+        tmp_path / "a.safetensors", model, replace(info.facts, training={**info.facts.training, "recipe": recipe})
+    )
+    export_checkpoint(tmp_path / "a.safetensors", tmp_path / "b.safetensors", None)
+    assert read_info(tmp_path / "b.safetensors").facts.training["recipe"] == {
+        **recipe,
+        "init": "stage-1/best.safetensors",
+    }
+    assert b"somebody" not in (tmp_path / "b.safetensors").read_bytes()
 
 
 def test_a_tuned_post_processing_belongs_to_its_weights(weights: Path, tmp_path: Path) -> None:

@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from amasam import shipped
+from amasam.checkpoint import read_info
 from amasam.cli import descriptions_folder
-from amasam.entries import VIT_B
+from amasam.entries import TINY_WEIGHTS, VIT_B
 from amasam.recipe import load_recipe
 from amasam.shipped import find_recipe, workflows_folder
 
@@ -42,3 +43,9 @@ def test_a_model_without_weights_names_a_recipe_that_exists() -> None:
     named = [Path(word) for word in words if word.endswith(".toml")]
     assert named
     assert all(path.is_file() for path in named)
+
+
+def test_the_shipped_weights_are_those_of_the_card_and_name_no_absolute_path() -> None:
+    info = read_info(TINY_WEIGHTS)
+    assert info.sha256 in TINY_WEIGHTS.with_name("MODEL_CARD.md").read_text(encoding="utf-8")
+    assert not Path(info.facts.training["recipe"]["init"]).is_absolute()
