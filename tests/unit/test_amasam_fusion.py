@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from amasam.build import build_model, preset
+from amasam.model.amasam import AmaSamOutput
 from wsipipe.errors import UsageError
 
 
@@ -19,23 +20,22 @@ def with_fusion(*, seed: int = 0, started: bool) -> nn.Module:
 
 
 @torch.no_grad()
-def test_a_fresh_branch_changes_no_output():
-    model = with_fusion(started=False)
+def with_and_without(model: nn.Module) -> tuple[AmaSamOutput, AmaSamOutput]:
+    """The outputs for one image, before and after the branch is taken out."""
     images = torch.rand(1, 3, 64, 64) * 255
     whole = model(images)
     model.hr_decoder.fusion = None
-    bare = model(images)
+    return whole, model(images)
+
+
+def test_a_fresh_branch_changes_no_output():
+    whole, bare = with_and_without(with_fusion(started=False))
     assert torch.equal(whole.fine, bare.fine)
     assert torch.equal(whole.maps, bare.maps)
 
 
-@torch.no_grad()
 def test_a_trained_branch_changes_every_map():
-    model = with_fusion(started=True)
-    images = torch.rand(1, 3, 64, 64) * 255
-    whole = model(images)
-    model.hr_decoder.fusion = None
-    bare = model(images)
+    whole, bare = with_and_without(with_fusion(started=True))
     assert not torch.allclose(whole.fine, bare.fine, atol=1e-3)
     assert not torch.allclose(whole.maps, bare.maps, atol=1e-3)
 

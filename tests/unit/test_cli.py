@@ -3,6 +3,7 @@ import errno
 import json
 import re
 import sys
+from inspect import signature
 
 import numpy as np
 import pytest
@@ -10,6 +11,8 @@ from support_he import he_picture
 from support_slides import write_slide
 
 from wsipipe.cli.main import main
+from wsipipe.cli.plan import plan as plan_command
+from wsipipe.cli.run import run as run_command
 from wsipipe.options import DEFAULT_MODEL
 
 
@@ -339,3 +342,9 @@ def test_a_slide_table_with_other_separators_names_what_was_found(wsipipe, slide
     code, _, err = run(wsipipe, tmp_path / "out", table)
     assert code == 2
     assert "separated by commas; found 'path;mpp'" in err
+
+
+def test_plan_takes_every_option_that_decides_a_slides_results():
+    """Otherwise it would call a folder foreign that a run with the same options goes on with."""
+    only_run = set(signature(run_command).parameters) - set(signature(plan_command).parameters)
+    assert only_run == {"scheduler", "fail_fast", "metadata", "patient", "group"}

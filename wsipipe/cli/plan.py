@@ -20,6 +20,7 @@ from wsipipe.cli.arguments import (
     Overwrite,
     Slides,
     Stain,
+    StainNorm,
     Tissue,
     Verbose,
     Workers,
@@ -43,6 +44,7 @@ def plan(
     workers: Workers = None,
     geojson_detail: Detail = "shape",
     stain: Stain = "qupath",
+    stain_norm: StainNorm = "none",
     allow_upsampling: AllowUpsampling = False,
     overwrite: Overwrite = False,
     json: Json = False,
@@ -71,6 +73,7 @@ def plan(
         workers=workers,
         geojson_detail=geojson_detail,
         stain=stain,
+        stain_norm=stain_norm,
         allow_upsampling=allow_upsampling,
         overwrite=overwrite,
     )
